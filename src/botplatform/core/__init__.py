@@ -1,0 +1,1 @@
+"""What everything stands on: events, the bus interface, the engine interface, and time, ids and randomness."""

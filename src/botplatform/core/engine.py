@@ -1,0 +1,167 @@
+"""The engine: a deterministic state machine that turns events into events and effects.
+
+An engine does no I/O and has no clock and no randomness of its own: what it does depends on the events it
+handled, and on nothing else. The runtime gives ids, times and correlation to what it emits, publishes it,
+and performs the effects afterwards.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import ClassVar, NamedTuple, Protocol, TypeAlias, runtime_checkable
+
+from botplatform.core.event_bus import matches
+from botplatform.core.events import Event, OrderEvent, Payload
+from botplatform.core.seam import derive_id
+from botplatform.errors import UndeclaredEvent
+
+__all__ = [
+    "CancelOrder",
+    "Cause",
+    "Effect",
+    "Emit",
+    "Engine",
+    "EngineHost",
+    "Output",
+    "PendingEffect",
+    "SetTimer",
+    "Step",
+    "SubmitOrder",
+]
+
+
+class Cause(NamedTuple):
+    """What an output came of, where that is not the event in hand: an order's decision, for example."""
+
+    id: str
+    correlation_id: str
+
+
+class SubmitOrder(NamedTuple):
+    """Send an order to its venue. Only ever attached to the `order.submitted` that records the intent."""
+
+    order: OrderEvent
+
+
+class CancelOrder(NamedTuple):
+    """Ask the venue to cancel an order. A request is not a cancel: the venue's report says what came of it."""
+
+    order: OrderEvent
+
+
+class SetTimer(NamedTuple):
+    """Publish `timer.fired` with this name at a time; a later one of the same name replaces it."""
+
+    name: str
+    due_ns: int
+
+
+Effect: TypeAlias = SubmitOrder | CancelOrder | SetTimer
+
+
+class Emit(NamedTuple):
+    """An event to publish. The runtime adds id, times, source, correlation and causation."""
+
+    type: str
+    payload: Payload
+    cause: Cause | None = None
+    """What caused it; None: the event in hand."""
+    effect: Effect | None = None
+    """Performed once this event is in the log: intent before effect."""
+
+
+Output: TypeAlias = Emit | Effect
+
+
+@runtime_checkable
+class Engine(Protocol):
+    """What every processing engine offers to the runtime."""
+
+    name: ClassVar[str]
+    """Its name: the `source` of what it publishes, its consumer group, its Deployment."""
+    listens: ClassVar[tuple[str, ...]]
+    """Patterns of the types it listens to."""
+    publishes: ClassVar[tuple[str, ...]]
+    """The types it may publish."""
+
+    def handle(self, event: Event) -> Sequence[Output]:
+        """Take one event into the state, and return what comes of it, in order."""
+
+    def snapshot(self) -> bytes:
+        """Return the whole state; equal states give equal bytes."""
+
+    def restore(self, data: bytes) -> None:
+        """Replace the state by one that `snapshot` returned; raise `StateError` for anything else."""
+
+
+class PendingEffect(NamedTuple):
+    """An effect, and the event in the log that it follows from."""
+
+    effect: Effect
+    cause: Event
+
+
+class Step(NamedTuple):
+    """What came of one event."""
+
+    events: list[Event]
+    effects: list[PendingEffect]
+
+
+NOTHING = Step([], [])
+
+
+class EngineHost:
+    """Turns what an engine returns into events: pure, and the same in a backtest, on a cluster and in replay.
+
+    An output's id is a function of its cause, the engine and its index, its time that of the event in hand,
+    so the same input gives the same output whenever it runs.
+    """
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+        self.name = engine.name
+        self._declared: set[str] = set(engine.publishes)
+
+    def listens_to(self, event_type: str) -> bool:
+        """Tell whether the engine wants events of this type."""
+        return any(matches(pattern, event_type) for pattern in self.engine.listens)
+
+    def process(self, event: Event, created_ns: int) -> Step:
+        """Let the engine handle an event; `created_ns` is the time to stamp on what comes of it.
+
+        Raises what the engine raises (its state is then unusable: rebuild it), and `UndeclaredEvent` when it
+        publishes a type that it did not declare.
+        """
+        outputs = self.engine.handle(event)
+        return self.wrap(event, outputs, created_ns) if outputs else NOTHING
+
+    def wrap(self, event: Event, outputs: Iterable[Output], created_ns: int) -> Step:
+        """Make events of what an engine returned for `event`."""
+        events: list[Event] = []
+        effects: list[PendingEffect] = []
+        for index, output in enumerate(outputs):
+            if type(output) is not Emit:
+                effects.append(PendingEffect(output, event))
+                continue
+            if output.type not in self._declared:
+                raise UndeclaredEvent(
+                    f"the engine {self.name} published {output.type}, which it does not declare: "
+                    f"add it to `publishes`, which has {', '.join(sorted(self._declared))}"
+                )
+            cause = output.cause
+            made = Event(
+                output.type,
+                output.payload,
+                self.name,
+                0.0,
+                event.timestamp_ns,
+                created_ns,
+                event.correlation_id if cause is None else cause.correlation_id,
+                event.id if cause is None else cause.id,
+                derive_id(event.id, self.name, index),
+            )
+            events.append(made)
+            if output.effect is not None:
+                effects.append(PendingEffect(output.effect, made))
+        return Step(events, effects)

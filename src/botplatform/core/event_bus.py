@@ -1,0 +1,322 @@
+"""The event bus: interfaces that every backend has, and the two buses in memory.
+
+A pattern is a type (`order.filled`), a domain (`order.*`), or everything (`*`); `>` stands for the rest.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections import deque
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from contextvars import ContextVar
+from enum import Flag, auto
+from functools import lru_cache
+from typing import Final, NamedTuple, Protocol, TypeVar, runtime_checkable
+
+from botplatform.core.events import CATALOGUE, SPELLINGS, Event, Severity, SystemEvent
+from botplatform.core.seam import derive_id
+from botplatform.errors import BusOverflow, InvalidEvent
+
+__all__ = [
+    "AsyncEventBus",
+    "AsyncHandler",
+    "AsyncInMemoryEventBus",
+    "Delivery",
+    "DurableEventBus",
+    "EventBus",
+    "Feature",
+    "Handler",
+    "InMemoryEventBus",
+    "check_pattern",
+    "handler_failed",
+    "matches",
+]
+
+Handler = Callable[[Event], object]
+AsyncHandler = Callable[[Event], Awaitable[object]]
+AnyHandler = TypeVar("AnyHandler")
+
+MAX_WAITING: Final = 1_000_000
+"""Events that may wait in a bus in memory before publishing raises `BusOverflow`."""
+
+logger = logging.getLogger(__name__)
+
+
+@runtime_checkable
+class EventBus(Protocol):
+    """Publish and listen, synchronously."""
+
+    def publish(self, event: Event) -> None:
+        """Deliver an event to every handler whose pattern matches; inside a handler, after the current event."""
+
+    def subscribe(self, event_type: str, handler: Handler) -> None:
+        """Call the handler for each event whose type matches the pattern; each handler once per event."""
+
+    def unsubscribe(self, event_type: str, handler: Handler) -> None:
+        """Stop calling the handler for the pattern; unknown ones are ignored."""
+
+
+@runtime_checkable
+class AsyncEventBus(Protocol):
+    """Publish and listen, asynchronously."""
+
+    async def publish(self, event: Event) -> None:
+        """Hand an event over; returns once the bus is responsible for it (a durable one: acknowledged)."""
+
+    def subscribe(self, event_type: str, handler: AsyncHandler) -> None:
+        """Await the handler for each event whose type matches the pattern."""
+
+    def unsubscribe(self, event_type: str, handler: AsyncHandler) -> None:
+        """Stop awaiting the handler for the pattern; unknown ones are ignored."""
+
+
+class Feature(Flag):
+    """What a backend can do beyond the interface; the conformance suite tests what is declared."""
+
+    NONE = 0
+    ISOLATED = auto()
+    """A handler that raises is reported as `system.error`, and the others still run."""
+    CAUSE_FIRST = auto()
+    """Nobody sees an effect before its cause."""
+    ORDERED = auto()
+    """Events of one key arrive in the order in which they were published."""
+    DURABLE = auto()
+    """What was published outlives the processes."""
+    GROUPS = auto()
+    """Members of a group share the events: each event goes to one of them."""
+    REPLAY = auto()
+    """The log can be read again from any sequence."""
+    DEDUPLICATED = auto()
+    """The same id published twice within the window is stored once."""
+
+
+class Delivery(NamedTuple):
+    """An event as the log holds it."""
+
+    event: Event
+    sequence: int
+    """Place in the log; what orders replay. Starts at 1."""
+    redelivered: bool = False
+    """It was delivered before and not acknowledged."""
+
+
+DeliveryHandler = Callable[[Delivery], Awaitable[object]]
+
+
+@runtime_checkable
+class DurableEventBus(AsyncEventBus, Protocol):
+    """A bus with a log behind it: what engines run on outside of tests and backtests."""
+
+    features: Feature
+
+    async def attach(self, group: str, handler: DeliveryHandler, *, after: int | None = None) -> None:
+        """Deliver to the group's durable consumer, in order, one at a time; acknowledge when the handler returns.
+
+        `after` continues right behind that sequence of the log; None continues where the group stopped.
+        A handler that raises stops the delivery: the event is not acknowledged, and `wait_failed` raises.
+        """
+
+    async def detach(self, group: str) -> None:
+        """Finish the delivery in hand, acknowledge it and stop."""
+
+    async def publish_all(self, events: Iterable[Event]) -> None:
+        """Publish in order, pipelined; returns when the log has acknowledged every one."""
+
+    def replay(self, patterns: Iterable[str], *, after: int = 0, until: int | None = None) -> AsyncIterator[Delivery]:
+        """Read the log from behind `after` up to `until` (None: its present end); no group is touched."""
+
+    async def last_sequence(self) -> int:
+        """Return the sequence of the newest event in the log; 0 when it is empty."""
+
+    async def wait_settled(self) -> None:
+        """Wait until every group has handled everything in the log, and what came of it."""
+
+
+@lru_cache(maxsize=4096)
+def matches(pattern: str, event_type: str) -> bool:
+    """Tell whether a pattern means an event type."""
+    if pattern in ("*", ">", event_type):
+        return True
+    wanted, given = pattern.split("."), event_type.split(".")
+    for index, token in enumerate(wanted):
+        if token == ">":
+            return index < len(given)
+        if index >= len(given) or token not in ("*", given[index]):
+            return False
+    return len(wanted) == len(given)
+
+
+def check_pattern(pattern: str) -> str:
+    """Return the pattern in its usual spelling; raise `InvalidEvent` when no event can ever match it."""
+    pattern = SPELLINGS.get(pattern, pattern)
+    if not any(matches(pattern, known) for known in CATALOGUE):
+        raise InvalidEvent(
+            f"the pattern {pattern!r} matches no event type: give a type, '<domain>.*' or '*'; "
+            f"known types are {', '.join(CATALOGUE)}"
+        )
+    return pattern
+
+
+def handler_failed(event: Event, handler: object, error: Exception, source: str = "event_bus") -> Event | None:
+    """Log a handler's failure and make the `system.error` that reports it; None when the event was one itself."""
+    name = getattr(handler, "__qualname__", None) or type(handler).__qualname__
+    logger.error("handler %s failed on %s %s", name, event.type, event.id, exc_info=error)
+    if event.type == "system.error":
+        return None
+    message = f"the handler {name} raised {type(error).__name__} on {event.type}: {error}"
+    payload = SystemEvent(
+        module=name, message=message, severity=Severity.ERROR, code="HANDLER_FAILED", event_id=event.id
+    )
+    return Event(
+        "system.error",
+        payload,
+        source,
+        timestamp_ns=event.timestamp_ns,
+        created_ns=event.created_ns,
+        correlation_id=event.correlation_id,
+        causation_id=event.id,
+        id=derive_id(event.id, "handler_failed", name),
+    )
+
+
+class Routes(dict[str, tuple[AnyHandler, ...]]):
+    """The handlers of each event type: worked out when a type is first seen, and kept until a change."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._subscriptions: list[tuple[str, AnyHandler]] = []
+
+    def __missing__(self, event_type: str) -> tuple[AnyHandler, ...]:
+        """Work out the handlers of a type, in the order in which they subscribed, each once."""
+        found: list[AnyHandler] = []
+        for pattern, handler in self._subscriptions:
+            if matches(pattern, event_type) and handler not in found:
+                found.append(handler)
+        self[event_type] = tuple(found)
+        return self[event_type]
+
+    def add(self, pattern: str, handler: AnyHandler) -> None:
+        """Add a subscription; the same one twice counts once."""
+        entry = (check_pattern(pattern), handler)
+        if entry not in self._subscriptions:
+            self._subscriptions.append(entry)
+            self.clear()
+
+    def discard(self, pattern: str, handler: AnyHandler) -> None:
+        """Remove a subscription; an unknown one is ignored."""
+        with contextlib.suppress(ValueError):
+            self._subscriptions.remove((SPELLINGS.get(pattern, pattern), handler))
+            self.clear()
+
+
+class InMemoryEventBus:
+    """The synchronous bus in memory: for backtests, replay and tests.
+
+    `publish` returns when the event, and all that its handlers published, has been delivered. Handlers are
+    isolated: one that raises is logged and reported as `system.error`, and the others still run. An event
+    that is published inside a handler is delivered after the current one.
+    """
+
+    features = Feature.ISOLATED | Feature.CAUSE_FIRST | Feature.ORDERED
+
+    def __init__(self, max_waiting: int = MAX_WAITING) -> None:
+        self._routes: Routes[Handler] = Routes()
+        self._waiting: deque[Event] = deque()
+        self._max_waiting = max_waiting
+        self._busy = False
+
+    def subscribe(self, event_type: str, handler: Handler) -> None:
+        """Call the handler for each event whose type matches the pattern."""
+        self._routes.add(event_type, handler)
+
+    def unsubscribe(self, event_type: str, handler: Handler) -> None:
+        """Stop calling the handler for the pattern; unknown ones are ignored."""
+        self._routes.discard(event_type, handler)
+
+    def publish(self, event: Event) -> None:
+        """Deliver the event and everything that comes of it; inside a handler, after the current event.
+
+        Raises `BusOverflow` when more than `max_waiting` events wait.
+        """
+        if self._busy:
+            if len(self._waiting) >= self._max_waiting:
+                raise BusOverflow(f"more than {self._max_waiting} events wait in the bus: handlers publish in a circle")
+            self._waiting.append(event)
+            return
+        self._busy = True
+        waiting = self._waiting
+        try:
+            while True:
+                for handler in self._routes[event.type]:
+                    try:
+                        handler(event)
+                    except Exception as e:  # noqa: BLE001  # isolation: whatever a handler raises stays with it
+                        self._report(event, handler, e)
+                if not waiting:
+                    return
+                event = waiting.popleft()
+        finally:
+            self._busy = False
+
+    def _report(self, event: Event, handler: Handler, error: Exception) -> None:
+        report = handler_failed(event, handler, error)
+        if report is not None:
+            self._waiting.append(report)
+
+
+class AsyncInMemoryEventBus:
+    """The asynchronous bus in memory, with the rules of `InMemoryEventBus`.
+
+    Outside of a handler, `publish` returns when the event and all that came of it has been delivered.
+    """
+
+    features = Feature.ISOLATED | Feature.CAUSE_FIRST | Feature.ORDERED
+
+    def __init__(self, max_waiting: int = MAX_WAITING) -> None:
+        self._routes: Routes[AsyncHandler] = Routes()
+        self._waiting: deque[Event] = deque()
+        self._max_waiting = max_waiting
+        self._turn = asyncio.Lock()
+        self._inside: ContextVar[bool] = ContextVar("inside_handler", default=False)
+
+    def subscribe(self, event_type: str, handler: AsyncHandler) -> None:
+        """Await the handler for each event whose type matches the pattern."""
+        self._routes.add(event_type, handler)
+
+    def unsubscribe(self, event_type: str, handler: AsyncHandler) -> None:
+        """Stop awaiting the handler for the pattern; unknown ones are ignored."""
+        self._routes.discard(event_type, handler)
+
+    async def publish(self, event: Event) -> None:
+        """Deliver the event and everything that comes of it; inside a handler, after the current event.
+
+        Raises `BusOverflow` when more than `max_waiting` events wait.
+        """
+        if len(self._waiting) >= self._max_waiting:
+            raise BusOverflow(f"more than {self._max_waiting} events wait in the bus: handlers publish in a circle")
+        self._waiting.append(event)
+        if self._inside.get():
+            return
+        async with self._turn:
+            token = self._inside.set(True)
+            try:
+                while self._waiting:
+                    await self._deliver(self._waiting.popleft())
+            finally:
+                self._inside.reset(token)
+
+    async def _deliver(self, event: Event) -> None:
+        for handler in self._routes[event.type]:
+            try:
+                await handler(event)
+            except Exception as e:  # noqa: BLE001  # isolation: whatever a handler raises stays with it
+                report = handler_failed(event, handler, e)
+                if report is not None:
+                    self._waiting.append(report)
+
+
+def describe(features: Feature) -> list[str]:
+    """Name the declared features, for people."""
+    return [flag.name.lower() for flag in Feature if flag in features and flag.name] or ["none"]

@@ -1,0 +1,114 @@
+"""The catalogue of errors: each message says what happened, where, and what to do."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class BotPlatformError(Exception):
+    """Base of every error that the platform raises on purpose.
+
+    The command line prints the message as one sentence and exits with `exit_code`.
+    """
+
+    code: ClassVar[str] = "ERROR"
+    exit_code: ClassVar[int] = 1
+
+
+class InvalidEvent(BotPlatformError, ValueError):
+    """An event, or a part of one, is not what the catalogue says."""
+
+    code = "INVALID_EVENT"
+    exit_code = 2
+
+
+class UndeclaredEvent(BotPlatformError):
+    """An engine tried to publish a type that it did not declare."""
+
+    code = "UNDECLARED_EVENT"
+
+
+class SettingsError(BotPlatformError):
+    """A setting is unknown, wrong or cannot be read."""
+
+    code = "SETTINGS"
+    exit_code = 2
+
+
+class FeedError(BotPlatformError):
+    """Market data cannot be read, or is not what it should be."""
+
+    code = "FEED"
+    exit_code = 3
+
+
+class BusError(BotPlatformError):
+    """The bus cannot be reached, or refused something."""
+
+    code = "BUS"
+    exit_code = 4
+
+
+class BusOverflow(BusError):
+    """More events wait than the bus may hold."""
+
+    code = "BUS_OVERFLOW"
+
+
+class ServerError(BotPlatformError):
+    """The embedded NATS server could not be started, or ended."""
+
+    code = "SERVER"
+    exit_code = 4
+
+
+class StreamError(BusError):
+    """The stream, a consumer or a bucket is missing, or was set up differently."""
+
+    code = "STREAM"
+
+
+class ExchangeError(BotPlatformError):
+    """A venue refused a call, or the outcome of a call is known to be a failure."""
+
+    code = "EXCHANGE"
+
+
+class OutcomeUnknown(ExchangeError):
+    """A call to a venue may or may not have had its effect: nobody knows yet."""
+
+    code = "OUTCOME_UNKNOWN"
+
+
+class StrategyError(BotPlatformError):
+    """A strategy cannot be loaded, or failed."""
+
+    code = "STRATEGY"
+    exit_code = 2
+
+
+class SignalError(BotPlatformError):
+    """A signal is unknown, or was given wrong parameters."""
+
+    code = "SIGNAL"
+    exit_code = 2
+
+
+class StateError(BotPlatformError):
+    """State cannot be restored, or is not what the log says."""
+
+    code = "STATE"
+
+
+class StoreError(BotPlatformError):
+    """The event store cannot be opened, read or written."""
+
+    code = "STORE"
+    exit_code = 5
+
+
+class MissingExtra(BotPlatformError):
+    """An optional dependency is needed and not installed."""
+
+    code = "MISSING_EXTRA"
+    exit_code = 6

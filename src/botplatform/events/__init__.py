@@ -1,0 +1,1 @@
+"""The compiled event definitions; `botplatform.core.events` is the module to import."""

@@ -1,0 +1,1 @@
+"""Venues: the interface that every exchange adapter has, and the adapters."""

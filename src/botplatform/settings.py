@@ -1,0 +1,305 @@
+"""Every setting: one frozen model, from a YAML file, `BOTPLATFORM_…` variables and the command line.
+
+Each source is stronger than the one before. A nested name has `__` in a variable: `nats.url` is
+`BOTPLATFORM_NATS__URL`. Unknown keys and wrong values are refused with their place.
+"""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+Money = Annotated[Decimal, Field(ge=0, allow_inf_nan=False)]
+Share = Annotated[float, Field(ge=0, le=1)]
+Symbol = Annotated[str, Field(pattern=r"^[!-)+\-/-=?-~]{1,64}$")]
+
+
+class Section(BaseModel):
+    """A group of settings: frozen, and no unknown keys."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+
+class NatsSettings(Section):
+    """How to reach the NATS server."""
+
+    url: str = "nats://127.0.0.1:4222"
+    """Address of the server; several separated by commas. Default: nats://127.0.0.1:4222."""
+    user: str = ""
+    """User name; empty for none."""
+    password: SecretStr = SecretStr("")
+    """Password of `user`; never printed."""
+    nkey_seed_file: Path | None = None
+    """File with the nkey seed to authenticate with. Default: none."""
+    connect_timeout_s: float = Field(5.0, gt=0, le=300)
+    """Seconds to wait for a connection before giving up. Default: 5."""
+    request_timeout_s: float = Field(5.0, gt=0, le=300)
+    """Seconds to wait for an answer of the server. Default: 5."""
+
+
+class BusSettings(Section):
+    """The bus and its log."""
+
+    backend: Literal["memory", "jetstream"] = "jetstream"
+    """Where events travel: `jetstream`, or `memory` within one process. Default: jetstream."""
+    stream: str = Field("EVENTS", pattern=r"^[A-Z][A-Z0-9_]{0,31}$")
+    """Name of the stream that is the log. Default: EVENTS."""
+    log_id: str = Field("", max_length=64)
+    """Id of the log, part of every root's id; empty: minted once by `setup`. Set it only to repeat a run exactly."""
+    partitions: int = Field(16, ge=1, le=256)
+    """Partitions of the log; fixed at `setup`. Default: 16."""
+    replicas: Literal[1, 3, 5] = 1
+    """Copies of the log in a NATS cluster. Default: 1."""
+    max_bytes: int = Field(2 * 1024**3, ge=1024**2)
+    """Largest size of the log in bytes; a full log refuses new events. Default: 2 GiB."""
+    tick_ttl_s: int = Field(86_400, ge=1)
+    """Seconds that `market.*`, `signal.*` and heartbeats are kept. Default: 86400 (a day)."""
+    by_type: bool = True
+    """Keep a second stream for JetStream consumers on exactly `<domain>.<action>`. Default: true."""
+    publish_window: int = Field(1024, ge=1, le=65_536)
+    """Events that may be on their way to the log without acknowledgement. Default: 1024."""
+    duplicate_window_s: int = Field(120, ge=1)
+    """Seconds in which the server drops a repeated event id. Default: 120."""
+    checkpoint_every: int = Field(1000, ge=1)
+    """Events that an engine handles between two checkpoints of its state. Default: 1000."""
+
+
+class FeedSettings(Section):
+    """Where market data comes from."""
+
+    kind: Literal["synthetic", "file"] = "synthetic"
+    """`synthetic` makes a seeded market, `file` replays a recording. Default: synthetic."""
+    path: Path | None = None
+    """Recording to replay; only with `kind: file`."""
+    pace: Literal["real", "flat", "settled"] = "real"
+    """`real`: at the recorded speed times `speed`; `flat`: flat out; `settled`: the next snapshot after all that
+    came of the last one. Default: real."""
+    speed: float = Field(1.0, gt=0, le=1_000_000)
+    """How many times faster than recorded, with `pace: real`. Default: 1."""
+    seed: int = 7
+    """Seed of the synthetic market. Default: 7."""
+    rate: float = Field(10.0, gt=0, le=100_000)
+    """Snapshots per second and symbol of the synthetic market. Default: 10."""
+    limit: int = Field(0, ge=0)
+    """Stop after this many snapshots; 0 for no limit. Default: 0."""
+    gap_s: float = Field(0.0, ge=0)
+    """Warn when a recording jumps by more than this many seconds; 0: ten times the usual distance. Default: 0."""
+    stale_after_s: float = Field(10.0, gt=0)
+    """Warn when a symbol has no snapshot for this many seconds. Default: 10."""
+
+
+class SignalSettings(Section):
+    """One signal of a signal set."""
+
+    kind: str
+    """Registered kind: `ema`, `rsi`, `cvd`, or one of your own by dotted path (`package.module:Class`)."""
+    name: str = ""
+    """Name of its value; default: the kind, with its period where it has one."""
+    parameters: dict[str, float] = Field(default_factory=dict)
+    """Parameters of the kind, for example `period`."""
+
+
+def _default_signals() -> tuple[SignalSettings, ...]:
+    return (
+        SignalSettings(kind="ema", name="ema_fast", parameters={"period": 12}),
+        SignalSettings(kind="ema", name="ema_slow", parameters={"period": 26}),
+        SignalSettings(kind="rsi", name="rsi", parameters={"period": 14}),
+        SignalSettings(kind="cvd", name="cvd"),
+    )
+
+
+class SignalSetSettings(Section):
+    """A signal set: what one `signal.snapshot` carries."""
+
+    name: str = "default"
+    """Its name, the `signal_name` of its events. Default: default."""
+    signals: tuple[SignalSettings, ...] = Field(default_factory=_default_signals)
+    """Its signals. Default: ema_fast (12), ema_slow (26), rsi (14), cvd."""
+
+
+class StrategySettings(Section):
+    """One strategy that runs."""
+
+    name: str
+    """Its name, unique; the `strategy` of its decisions and orders."""
+    use: str
+    """Which strategy: a built-in name, an entry point of the group `botplatform.strategies`, or `package.module:Class`."""
+    symbols: tuple[Symbol, ...] = ()
+    """Symbols that it trades; empty: all."""
+    parameters: dict[str, Any] = Field(default_factory=dict)
+    """Parameters, by name, as the strategy declares them."""
+
+
+class ExchangeSettings(Section):
+    """The venue that orders go to."""
+
+    kind: Literal["paper"] = "paper"
+    """`paper`: fills against the market it sees, in this process. Default: paper."""
+    account_id: str = "paper"
+    """The account. Default: paper."""
+    seed: int = 7
+    """Seed of latency, partial fills and rejections. Default: 7."""
+    latency_ms: float = Field(50.0, ge=0, le=600_000)
+    """Mean milliseconds, of market time, until the venue has an order. Default: 50."""
+    latency_jitter_ms: float = Field(20.0, ge=0, le=600_000)
+    """Largest deviation of the latency, in milliseconds. Default: 20."""
+    maker_fee: Decimal = Field(Decimal("0.0002"), ge=Decimal("-0.01"), le=Decimal("0.1"))
+    """Fee of a fill that made liquidity, as a share of its value. Default: 0.0002."""
+    taker_fee: Decimal = Field(Decimal("0.0005"), ge=Decimal("-0.01"), le=Decimal("0.1"))
+    """Fee of a fill that took liquidity, as a share of its value. Default: 0.0005."""
+    spread_bps: float = Field(2.0, ge=0, le=1_000)
+    """Spread in basis points where the feed has no order book. Default: 2."""
+    partial_fill_share: Share = 0.1
+    """Share of orders that fill in several executions. Default: 0.1."""
+    reject_share: Share = 0.0
+    """Share of orders that the venue rejects. Default: 0."""
+
+
+class InstrumentSettings(Section):
+    """The venue's rules for one symbol."""
+
+    tick_size: Decimal = Field(Decimal("0.01"), gt=0)
+    """Prices are multiples of this. Default: 0.01."""
+    lot_step: Decimal = Field(Decimal("0.00001"), gt=0)
+    """Quantities are multiples of this. Default: 0.00001."""
+    min_quantity: Money = Decimal("0.00001")
+    """Smallest quantity of an order. Default: 0.00001."""
+    min_notional: Money = Decimal(5)
+    """Smallest value of an order, in the quote currency. Default: 5."""
+    quote_currency: str = "USDT"
+    """Currency of prices and profits. Default: USDT."""
+
+
+class RiskSettings(Section):
+    """Limits of our own, checked before an order is sent."""
+
+    max_order_notional: Money = Decimal(100_000)
+    """Largest value of one order, in the quote currency. Default: 100000."""
+    max_position_notional: Money = Decimal(500_000)
+    """Largest value of one leg, working orders included. Default: 500000."""
+    max_open_orders: int = Field(50, ge=1)
+    """Most orders of one symbol at work at once. Default: 50."""
+    max_price_deviation: Share = 0.1
+    """Furthest that a limit price may be from the market, as a share. Default: 0.1."""
+
+
+class ExecutionSettings(Section):
+    """How decisions become orders."""
+
+    max_decision_age_s: float = Field(5.0, gt=0)
+    """Older decisions are denied with STALE_DECISION at the last gate. Default: 5."""
+    request_timeout_s: float = Field(10.0, gt=0)
+    """Seconds until a call to the venue counts as unknown. Default: 10."""
+
+
+class PortfolioSettings(Section):
+    """Positions and profit."""
+
+    starting_balance: Money = Decimal(100_000)
+    """Balance that equity starts from, in the quote currency. Default: 100000."""
+    snapshot_every_s: float = Field(60.0, gt=0)
+    """Seconds, of event time, between two `state.snapshot`. Default: 60."""
+
+
+class StorageSettings(Section):
+    """The event store and the journal."""
+
+    path: Path = Path(".botplatform/store.sqlite")
+    """The SQLite file. Default: .botplatform/store.sqlite."""
+    events: tuple[str, ...] = ("*",)
+    """Patterns of the events to keep. Default: all."""
+    batch: int = Field(500, ge=1, le=100_000)
+    """Events written in one transaction at most. Default: 500."""
+    flush_s: float = Field(0.5, gt=0)
+    """Seconds until a smaller batch is written. Default: 0.5."""
+
+
+class MonitoringSettings(Section):
+    """The live model and the signs of life."""
+
+    heartbeat_s: float = Field(2.0, gt=0)
+    """Seconds between two heartbeats of an engine. Default: 2."""
+    stale_after_s: float = Field(10.0, gt=0)
+    """An engine without a heartbeat for this many seconds is reported. Default: 10."""
+
+
+class NotificationSettings(Section):
+    """Alerts for people."""
+
+    channels: dict[str, SecretStr] = Field(default_factory=dict)
+    """Channels by name, as apprise URLs; never printed. Default: none, alerts are events only."""
+    recipients: tuple[str, ...] = ()
+    """Channels that get alerts without recipients of their own; empty: all."""
+    fills: bool = True
+    """Alert on each fill. Default: true."""
+    large_position: Money = Decimal(50_000)
+    """Alert when a leg is worth more than this, in the quote currency. Default: 50000."""
+    drawdown: Share = 0.05
+    """Alert when the drawdown passes this share. Default: 0.05."""
+    throttle_s: float = Field(30.0, ge=0)
+    """Seconds, of event time, in which one rule alerts once per symbol. Default: 30."""
+
+
+class LogSettings(Section):
+    """Log records."""
+
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    """Least severe level that is written. Default: info."""
+    format: Literal["auto", "text", "json"] = "auto"
+    """`text` for people, `json` for machines, `auto`: text on a terminal, JSON otherwise. Default: auto."""
+    events: tuple[str, ...] = ("*",)
+    """Patterns of the events that get a log record; empty turns them off. Default: all (ticks at debug)."""
+
+
+def _default_strategies() -> tuple[StrategySettings, ...]:
+    return (
+        StrategySettings(name="ema_cross", use="ema_cross"),
+        StrategySettings(name="hedge", use="hedge"),
+    )
+
+
+class Settings(BaseSettings):
+    """All settings of the platform."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="BOTPLATFORM_",
+        env_nested_delimiter="__",
+        frozen=True,
+        extra="forbid",
+        use_attribute_docstrings=True,
+    )
+
+    symbols: tuple[Symbol, ...] = ("BTCUSDT", "ETHUSDT", "SOLUSDT")
+    """Symbols to trade, each one token of a subject. Default: BTCUSDT, ETHUSDT, SOLUSDT."""
+    nats: NatsSettings = NatsSettings()
+    """The NATS server."""
+    bus: BusSettings = BusSettings()
+    """The bus and its log."""
+    feed: FeedSettings = FeedSettings()
+    """Market data."""
+    signals: tuple[SignalSetSettings, ...] = (SignalSetSettings(),)
+    """Signal sets."""
+    strategies: tuple[StrategySettings, ...] = Field(default_factory=_default_strategies)
+    """Strategies that run. Default: ema_cross and hedge on all symbols."""
+    exchange: ExchangeSettings = ExchangeSettings()
+    """The venue."""
+    instruments: dict[Symbol, InstrumentSettings] = Field(default_factory=dict)
+    """Instruments by symbol; a symbol that is not named has the defaults."""
+    risk: RiskSettings = RiskSettings()
+    """Limits of our own."""
+    execution: ExecutionSettings = ExecutionSettings()
+    """Execution."""
+    portfolio: PortfolioSettings = PortfolioSettings()
+    """Portfolio."""
+    storage: StorageSettings = StorageSettings()
+    """The event store."""
+    monitoring: MonitoringSettings = MonitoringSettings()
+    """Monitoring."""
+    notifications: NotificationSettings = NotificationSettings()
+    """Notifications."""
+    log: LogSettings = LogSettings()
+    """Logs."""
