@@ -99,6 +99,8 @@ class PendingEffect(NamedTuple):
 
     effect: Effect
     cause: Event
+    triggered_ns: int
+    """When the event was made that the engine was handling: what the age of a decision is measured from."""
 
 
 class Step(NamedTuple):
@@ -142,7 +144,7 @@ class EngineHost:
         effects: list[PendingEffect] = []
         for index, output in enumerate(outputs):
             if type(output) is not Emit:
-                effects.append(PendingEffect(output, event))
+                effects.append(PendingEffect(output, event, event.created_ns))
                 continue
             if output.type not in self._declared:
                 raise UndeclaredEvent(
@@ -163,5 +165,5 @@ class EngineHost:
             )
             events.append(made)
             if output.effect is not None:
-                effects.append(PendingEffect(output.effect, made))
+                effects.append(PendingEffect(output.effect, made, event.created_ns))
         return Step(events, effects)

@@ -1,0 +1,97 @@
+"""The gateway to a venue that lives in this process: effects go in, `order.*` events come out, synchronously."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+from botplatform.core.engine import CancelOrder, Cause, PendingEffect, SubmitOrder
+from botplatform.core.events import Event, MarketEvent, OrderEvent, OrderType, PositionSide, TimeInForce
+from botplatform.core.seam import Clock
+from botplatform.exchanges.exchange import ExchangeReport, OrderRequest, SimulatedExchange
+from botplatform.exchanges.reports import denied_event, report_to_event
+from botplatform.runtime.gate import refusal
+from botplatform.runtime.trading_state import TradingStateRecord
+from botplatform.trading.orders import OrderRecord
+
+__all__ = ["SimulatedGateway", "order_request"]
+
+MAX_CONTEXTS: Final = 100_000
+
+
+def order_request(order: OrderEvent) -> OrderRequest:
+    """Translate an order's intent into what the venue gets."""
+    return OrderRequest(
+        client_order_id=order.order_id,
+        symbol=order.symbol,
+        side=order.side,
+        quantity=order.quantity,
+        order_type=order.order_type or OrderType.MARKET,
+        price=order.price if order.order_type is OrderType.LIMIT else None,
+        time_in_force=order.time_in_force or TimeInForce.GTC,
+        post_only=order.post_only,
+        reduce_only=order.reduce_only,
+        position_side=order.position_side or PositionSide.LONG,
+    )
+
+
+class SimulatedGateway:
+    """Shows the market to the venue, sends it what passes the last gate, and makes events of its reports."""
+
+    def __init__(
+        self,
+        venue: SimulatedExchange,
+        clock: Clock,
+        max_decision_age_s: float,
+        lookup: Callable[[str], OrderRecord | None],
+    ) -> None:
+        self.venue = venue
+        self.source = venue.venue
+        self._clock = clock
+        self._max_age_s = max_decision_age_s
+        self._lookup = lookup
+        self._contexts: dict[str, tuple[OrderEvent, Cause]] = {}
+
+    def on_market(self, snapshot: MarketEvent) -> list[Event]:
+        """Move the venue on to this snapshot; return what it reports."""
+        reports = self.venue.on_market(snapshot)
+        return self._events(reports) if reports else []
+
+    def perform(self, pending: PendingEffect, trading: TradingStateRecord) -> list[Event]:
+        """Carry out one effect; return what the venue, or the last gate, says at once."""
+        effect = pending.effect
+        if type(effect) is SubmitOrder:
+            return self._submit(effect.order, pending, trading)
+        if type(effect) is CancelOrder:
+            return self._events(self.venue.cancel(effect.order.order_id, effect.order.symbol))
+        return []
+
+    def _submit(self, order: OrderEvent, pending: PendingEffect, trading: TradingStateRecord) -> list[Event]:
+        now, submitted = self._clock.now_ns(), pending.cause
+        cause = Cause(submitted.id, submitted.correlation_id)
+        refused = refusal(order, trading, now - pending.triggered_ns, self._max_age_s)
+        if refused is not None:
+            reason, text = refused
+            return [denied_event(order, cause, reason, text, timestamp_ns=submitted.timestamp_ns, created_ns=now)]
+        if len(self._contexts) >= MAX_CONTEXTS:
+            self._contexts.pop(next(iter(self._contexts)))
+        self._contexts[order.order_id] = (order, cause)
+        return self._events(self.venue.submit(order_request(order)))
+
+    def _events(self, reports: list[ExchangeReport]) -> list[Event]:
+        now = self._clock.now_ns()
+        events = []
+        for report in reports:
+            context = self._context(report.client_order_id)
+            if context is not None:
+                order, cause = context
+                events.append(report_to_event(report, order, cause, source=self.source, created_ns=now))
+        return events
+
+    def _context(self, order_id: str) -> tuple[OrderEvent | OrderRecord, Cause] | None:
+        """Find what an order was for: sent by this process, or known to the engine from the log."""
+        sent = self._contexts.get(order_id)
+        if sent is not None:
+            return sent
+        record = self._lookup(order_id)
+        return None if record is None else (record, Cause(record.submitted_id, record.correlation_id))
