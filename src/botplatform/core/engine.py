@@ -27,6 +27,7 @@ __all__ = [
     "SetTimer",
     "Step",
     "SubmitOrder",
+    "output_id",
 ]
 
 
@@ -94,6 +95,14 @@ class Engine(Protocol):
         """Replace the state by one that `snapshot` returned; raise `StateError` for anything else."""
 
 
+def output_id(event_id: str, engine: str, index: int) -> str:
+    """Return the id of the event that an engine's output becomes: `index` is its place in what `handle` returns.
+
+    An engine that has to recognise its own output later (a decision by its orders) computes it with this.
+    """
+    return derive_id(event_id, engine, index)
+
+
 class PendingEffect(NamedTuple):
     """An effect, and the event in the log that it follows from."""
 
@@ -143,7 +152,7 @@ class EngineHost:
         events: list[Event] = []
         effects: list[PendingEffect] = []
         for index, output in enumerate(outputs):
-            if type(output) is not Emit:
+            if not isinstance(output, Emit):
                 effects.append(PendingEffect(output, event, event.created_ns))
                 continue
             if output.type not in self._declared:
@@ -161,7 +170,7 @@ class EngineHost:
                 created_ns,
                 event.correlation_id if cause is None else cause.correlation_id,
                 event.id if cause is None else cause.id,
-                derive_id(event.id, self.name, index),
+                output_id(event.id, self.name, index),
             )
             events.append(made)
             if output.effect is not None:
