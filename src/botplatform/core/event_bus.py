@@ -140,10 +140,10 @@ def matches(pattern: str, event_type: str) -> bool:
     if pattern in ("*", ">", event_type):
         return True
     wanted, given = pattern.split("."), event_type.split(".")
-    for index, token in enumerate(wanted):
-        if token == ">":
+    for index, part in enumerate(wanted):
+        if part == ">":
             return index < len(given)
-        if index >= len(given) or token not in ("*", given[index]):
+        if index >= len(given) or part not in ("*", given[index]):
             return False
     return len(wanted) == len(given)
 

@@ -88,6 +88,7 @@ __all__ = [
 SPELLINGS: Final = {"order.canceled": "order.cancelled"}
 """Other spellings of a type that are accepted on input."""
 MAX_CORRELATION_ID: Final = 128
+MAX_ID: Final = 128
 _TYPE: Final = re.compile(r"[a-z][a-z0-9_]*\.[a-z][a-z0-9_]*")
 
 
@@ -115,9 +116,9 @@ class Event(Struct, frozen=True):
     causation_id: str = ""
     """The id of the event that caused this one; empty for the root of a chain."""
     id: str = ""
-    """Unique; also the de-duplication id. Default: a random one."""
+    """Unique; also the de-duplication id. Up to 128 printable ASCII characters. Default: a random one."""
     key: str = ""
-    """What must stay in order. Default: the payload's symbol, or the source where there is none."""
+    """What must stay in order, as one subject token. Default: the payload's symbol, or the source where there is none."""
 
     def __post_init__(self) -> None:
         """Refuse what the catalogue does not allow, and fill in the defaults."""
@@ -133,18 +134,33 @@ class Event(Struct, frozen=True):
             _set(self, "created_ns", self.timestamp_ns)
         if not self.id:
             _set(self, "id", random_id())
-        if not self.key:
-            _set(self, "key", getattr(self.payload, "symbol", "") or self.source)
+        if type(self.key) is not str or self.key not in rules.KNOWN_TOKENS:
+            _set(self, "key", self._right_key())
         self._check_texts()
 
     def _check_texts(self) -> None:
         if type(self.correlation_id) is not str or len(self.correlation_id) > MAX_CORRELATION_ID:
             raise InvalidEvent(
-                f"the event {self.type} has the correlation_id {self.correlation_id!r}: "
+                f"the event {self.type} has the correlation_id {rules.shown(self.correlation_id)}: "
                 f"it has to be a string of up to {MAX_CORRELATION_ID} characters"
             )
-        if type(self.id) is not str or type(self.causation_id) is not str or type(self.key) is not str:
-            raise InvalidEvent(f"the event {self.type} has an id, causation_id or key that is not a string")
+        if type(self.id) is not str or len(self.id) > MAX_ID or not (self.id.isascii() and self.id.isprintable()):
+            raise InvalidEvent(
+                f"the event {self.type} has the id {rules.shown(self.id)}: it has to be a string of up to {MAX_ID} "
+                "printable ASCII characters, because it travels in a header"
+            )
+        if type(self.causation_id) is not str or len(self.causation_id) > MAX_ID:
+            raise InvalidEvent(
+                f"the event {self.type} has the causation_id {rules.shown(self.causation_id)}: "
+                f"it has to be a string of up to {MAX_ID} characters"
+            )
+
+    def _right_key(self) -> str:
+        """Check a key that was given; make one of the symbol or the source otherwise: it becomes a subject token."""
+        if self.key:
+            return rules.token(self.key, "Event.key")
+        symbol = getattr(self.payload, "symbol", "")
+        return symbol if symbol in rules.KNOWN_TOKENS else rules.as_token(symbol or self.source)
 
     def _fill_timestamp(self) -> None:
         if not self.timestamp:
@@ -176,17 +192,20 @@ def _unknown_type(kind: str) -> NoReturn:
 
 def to_wire(event: Event) -> bytes:
     """Encode an event as its protobuf message. Costs about 2 µs, an order book of 25 levels 4 µs more."""
-    message = event_pb2.Event(
-        id=event.id,
-        type=event.type,
-        timestamp_ns=event.timestamp_ns,
-        created_ns=event.created_ns,
-        source=event.source,
-        correlation_id=event.correlation_id,
-        causation_id=event.causation_id,
-        key=event.key,
-    )
-    payload_to_wire(event.payload, message)
+    try:
+        message = event_pb2.Event(
+            id=event.id,
+            type=event.type,
+            timestamp_ns=event.timestamp_ns,
+            created_ns=event.created_ns,
+            source=event.source,
+            correlation_id=event.correlation_id,
+            causation_id=event.causation_id,
+            key=event.key,
+        )
+        payload_to_wire(event.payload, message)
+    except UnicodeEncodeError as e:
+        raise InvalidEvent(f"the event {event.type} has a text that is not valid Unicode: {e.reason}") from e
     return message.SerializeToString(deterministic=True)
 
 

@@ -8,6 +8,7 @@ should be. They convert what is safe to convert (an `int` to a `float`, a `str` 
 from __future__ import annotations
 
 import re
+import reprlib
 from collections.abc import Mapping, Sequence
 from decimal import Decimal, InvalidOperation
 from enum import StrEnum
@@ -20,15 +21,31 @@ from botplatform.errors import InvalidEvent
 EMPTY: Final[Mapping[str, Any]] = MappingProxyType({})
 ZERO: Final = Decimal(0)
 MAX_EXPONENT: Final = 64
-MAX_TEXT: Final = 65_536
+"""Money has at most so many digits before the point, and its first digit at most so many places behind it."""
+MAX_DIGITS: Final = 128
+ORDINARY: Final = frozenset(range(-MAX_EXPONENT, MAX_EXPONENT + 1))
+"""What `Decimal.adjusted` may be."""
 KNOWN_TOKENS: Final[set[str]] = set()
 """Tokens that were found right before; bounded by `_MAX_KNOWN_TOKENS`."""
 
 _MAX_KNOWN_TOKENS: Final = 4_096
 _TOKEN: Final = re.compile(r"[!-)+-\-/-=?-~]{1,64}")  # printable ASCII without blank . * >
+_NOT_IN_TOKEN: Final = re.compile(r"[^!-)+-\-/-=?-~]")
 
 EnumType = TypeVar("EnumType", bound=StrEnum)
 Instance = TypeVar("Instance")
+
+
+_SHORT: Final = reprlib.Repr()
+_SHORT.maxstring = _SHORT.maxother = _SHORT.maxlong = 80
+
+
+def shown(value: Any) -> str:
+    """Show a value in a message, shortened: what is wrong may be large."""
+    try:
+        return _SHORT.repr(value)
+    except ValueError:
+        return f"a {type(value).__name__} too long to show"
 
 
 def _refuse(where: str, problem: str) -> NoReturn:
@@ -40,7 +57,7 @@ def token(value: Any, where: str) -> str:
     if type(value) is not str or _TOKEN.fullmatch(value) is None:
         _refuse(
             where,
-            f"is {value!r}: it has to be 1 to 64 printable ASCII characters without blank, '.', '*' and '>', "
+            f"is {shown(value)}: it has to be 1 to 64 printable ASCII characters without blank, '.', '*' and '>', "
             "because it becomes one token of a NATS subject",
         )
     if len(KNOWN_TOKENS) >= _MAX_KNOWN_TOKENS:
@@ -49,16 +66,21 @@ def token(value: Any, where: str) -> str:
     return value
 
 
+def as_token(value: str) -> str:
+    """Make one token of any text: what a token cannot have becomes `_`, and what is too long is cut."""
+    return token(_NOT_IN_TOKEN.sub("_", value)[:64], "token")
+
+
 def finite(value: Any, where: str) -> float:
     """Accept a finite number; return it as a float."""
     if type(value) is bool or not isinstance(value, int | float | Decimal):
-        _refuse(where, f"is {value!r}: it has to be a number")
+        _refuse(where, f"is {shown(value)}: it has to be a number")
     try:
         number = float(value)
     except (OverflowError, ValueError):
         number = float("inf")
     if not isfinite(number):
-        _refuse(where, f"is {value!r}: it has to be finite (not NaN and not infinite)")
+        _refuse(where, f"is {shown(value)}: it has to be finite (not NaN and not infinite)")
     return number
 
 
@@ -66,25 +88,30 @@ def money(value: Any, where: str) -> Decimal:
     """Accept an exact finite decimal as `Decimal`, `str` or `int`; a `float` is refused, because it is not exact."""
     if isinstance(value, float | bool):
         _refuse(
-            where, f"is the {type(value).__name__} {value!r}: money is a Decimal or a decimal string, never a float"
+            where,
+            f"is the {type(value).__name__} {shown(value)}: money is a Decimal or a decimal string, never a float",
         )
     if not isinstance(value, Decimal | str | int):
-        _refuse(where, f"is {value!r}: it has to be a Decimal or a decimal string")
+        _refuse(where, f"is {shown(value)}: it has to be a Decimal or a decimal string")
+    if isinstance(value, str) and len(value) > 2 * MAX_DIGITS:
+        _refuse(where, f"is {shown(value)}: that is too long for a decimal number")
     try:
         number = Decimal(value)
     except InvalidOperation:
-        _refuse(where, f"is {value!r}: that is not a decimal number")
+        _refuse(where, f"is {shown(value)}: that is not a decimal number")
     if not number.is_finite():
-        _refuse(where, f"is {value!r}: it has to be finite (not NaN and not infinite)")
-    if number and abs(number.adjusted()) > MAX_EXPONENT:
-        _refuse(where, f"is {value!r}: more than {MAX_EXPONENT} digits before or after the point")
+        _refuse(where, f"is {shown(value)}: it has to be finite (not NaN and not infinite)")
+    if not number:
+        return number if number.adjusted() in ORDINARY else ZERO
+    if number.adjusted() not in ORDINARY or len(number.as_tuple().digits) > MAX_DIGITS:
+        _refuse(where, f"is {shown(value)}: more than {MAX_EXPONENT} digits before or after the point")
     return number
 
 
 def integer(value: Any, low: int, high: int, where: str) -> int:
     """Accept a whole number between `low` and `high`."""
     if type(value) is not int or not low <= value <= high:
-        _refuse(where, f"is {value!r}: it has to be a whole number from {low} to {high}")
+        _refuse(where, f"is {shown(value)}: it has to be a whole number from {low} to {high}")
     return value
 
 
@@ -99,25 +126,26 @@ def nanoseconds(value: Any, where: str) -> int:
 
 
 def text(value: Any, where: str, *, required: bool) -> str:
-    """Accept a string; a required one must not be empty."""
-    if type(value) is not str:
-        _refuse(where, f"is {value!r}: it has to be a string")
-    if required and not value:
+    """Accept a string, also a member of a `StrEnum`; a required one must not be empty."""
+    if not isinstance(value, str):
+        _refuse(where, f"is {shown(value)}: it has to be a string")
+    plain: str = str(value)
+    if required and not plain:
         _refuse(where, "is empty: it has to be given")
-    return value
+    return plain
 
 
 def boolean(value: Any, where: str) -> bool:
     """Accept true or false."""
     if type(value) is not bool:
-        _refuse(where, f"is {value!r}: it has to be true or false")
+        _refuse(where, f"is {shown(value)}: it has to be true or false")
     return value
 
 
 def instance(value: Any, kind: type[Instance], where: str) -> Instance:
     """Accept a value of one class."""
     if not isinstance(value, kind):
-        _refuse(where, f"is {value!r}: it has to be of type {kind.__name__}")
+        _refuse(where, f"is {shown(value)}: it has to be of type {kind.__name__}")
     return value
 
 
@@ -127,7 +155,7 @@ def enum_member(value: Any, kind: type[EnumType], where: str) -> EnumType:
         for spelling in (value, value.upper(), value.lower()):
             if spelling in kind.__members__.values():
                 return kind(spelling)
-    _refuse(where, f"is {value!r}: it has to be one of {', '.join(kind)}")
+    _refuse(where, f"is {shown(value)}: it has to be one of {', '.join(kind)}")
 
 
 def known(number: int, table: Sequence[EnumType | None], where: str) -> Any:
@@ -140,24 +168,24 @@ def known(number: int, table: Sequence[EnumType | None], where: str) -> Any:
 def finite_map(value: Any, where: str) -> Mapping[str, float]:
     """Accept a mapping from names to finite numbers; return a copy that cannot be changed."""
     if not isinstance(value, Mapping):
-        _refuse(where, f"is {value!r}: it has to map names to numbers")
+        _refuse(where, f"is {shown(value)}: it has to map names to numbers")
     copy = dict(value)
     for name, number in copy.items():
         if type(name) is not str or not name:
-            _refuse(where, f"has the name {name!r}: names have to be strings that are not empty")
+            _refuse(where, f"has the name {shown(name)}: names have to be strings that are not empty")
         if type(number) is not float or not isfinite(number):
-            copy[name] = finite(number, f"{where}[{name!r}]")
+            copy[name] = finite(number, f"{where}[{shown(name)}]")
     return MappingProxyType(copy)
 
 
 def typed_map(value: Any, kind: type[Instance], where: str) -> Mapping[str, Instance]:
     """Accept a mapping from names to values of one class; return a copy that cannot be changed."""
     if not isinstance(value, Mapping):
-        _refuse(where, f"is {value!r}: it has to map names to {kind.__name__}")
+        _refuse(where, f"is {shown(value)}: it has to map names to {kind.__name__}")
     for name, item in value.items():
         if type(name) is not str or not name:
-            _refuse(where, f"has the name {name!r}: names have to be strings that are not empty")
-        instance(item, kind, f"{where}[{name!r}]")
+            _refuse(where, f"has the name {shown(name)}: names have to be strings that are not empty")
+        instance(item, kind, f"{where}[{shown(name)}]")
     return MappingProxyType(dict(value))
 
 
@@ -171,14 +199,14 @@ def finite_tuple(value: Any, where: str) -> tuple[float, ...]:
         if type(total) is float and isfinite(total):
             return value
     if not isinstance(value, Sequence) or isinstance(value, str | bytes):
-        _refuse(where, f"is {value!r}: it has to be a sequence of numbers")
+        _refuse(where, f"is {shown(value)}: it has to be a sequence of numbers")
     return tuple(finite(number, f"{where}[{index}]") for index, number in enumerate(value))
 
 
 def typed_tuple(value: Any, kind: type[Instance], where: str) -> tuple[Instance, ...]:
     """Accept a sequence of values of one class; return a tuple."""
     if not isinstance(value, Sequence) or isinstance(value, str | bytes):
-        _refuse(where, f"is {value!r}: it has to be a sequence of {kind.__name__}")
+        _refuse(where, f"is {shown(value)}: it has to be a sequence of {kind.__name__}")
     return tuple(instance(item, kind, f"{where}[{index}]") for index, item in enumerate(value))
 
 
