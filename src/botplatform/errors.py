@@ -107,6 +107,12 @@ class StoreError(BotPlatformError):
     exit_code = 5
 
 
+class StoreBusy(StoreError):
+    """Another process holds the event store at the moment: trying again may help."""
+
+    code = "STORE_BUSY"
+
+
 class MissingExtra(BotPlatformError):
     """An optional dependency is needed and not installed."""
 

@@ -1,0 +1,1 @@
+"""The event store: every event that was kept, and the journal of orders and fills."""
