@@ -1,0 +1,1 @@
+"""Backends of the event bus, and the NATS server that the platform can start itself."""
