@@ -57,8 +57,11 @@ class SimulatedGateway:
         reports = self.venue.on_market(snapshot)
         return self._events(reports) if reports else []
 
-    def perform(self, pending: PendingEffect, trading: TradingStateRecord) -> list[Event]:
-        """Carry out one effect; return what the venue, or the last gate, says at once."""
+    def perform(self, pending: PendingEffect, trading: TradingStateRecord | None) -> list[Event]:
+        """Carry out one effect; return what the venue, or the last gate, says at once.
+
+        Without a trading state the gate is open: only for what is known to have passed it before a restart.
+        """
         effect = pending.effect
         if type(effect) is SubmitOrder:
             return self._submit(effect.order, pending, trading)
@@ -66,11 +69,11 @@ class SimulatedGateway:
             return self._events(self.venue.cancel(effect.order.order_id, effect.order.symbol))
         return []
 
-    def _submit(self, order: OrderEvent, pending: PendingEffect, trading: TradingStateRecord) -> list[Event]:
+    def _submit(self, order: OrderEvent, pending: PendingEffect, trading: TradingStateRecord | None) -> list[Event]:
         now, submitted = self._clock.now_ns(), pending.cause
         cause = Cause(submitted.id, submitted.correlation_id)
-        refused = refusal(order, trading, now - pending.triggered_ns, self._max_age_s)
-        if refused is not None:
+        refused = trading and refusal(order, trading, now - pending.triggered_ns, self._max_age_s)
+        if refused:
             reason, text = refused
             return [denied_event(order, cause, reason, text, timestamp_ns=submitted.timestamp_ns, created_ns=now)]
         if len(self._contexts) >= MAX_CONTEXTS:

@@ -1,0 +1,106 @@
+"""Runs the execution engine beside a simulated venue: effects go through the last gate, reports into the log."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+
+from botplatform.core.engine import PendingEffect, Step, SubmitOrder
+from botplatform.core.event_bus import DurableEventBus
+from botplatform.core.events import Event, MarketEvent, OrderEvent, TradingState
+from botplatform.core.seam import Clock
+from botplatform.engines.execution.engine import ExecutionEngine
+from botplatform.exchanges.exchange import SimulatedExchange
+from botplatform.runtime.checkpoint import Checkpoints
+from botplatform.runtime.simulated_gateway import SimulatedGateway
+from botplatform.runtime.trading_state import TradingStateRecord, TradingStateStore
+from botplatform.runtime.worker import EngineWorker
+from botplatform.trading.orders import OrderRecord
+
+__all__ = ["ExecutionWorker"]
+
+logger = logging.getLogger(__name__)
+
+
+class ExecutionWorker(EngineWorker):
+    """The worker that stands before a venue.
+
+    The simulated venue is a deterministic part of this worker: its state is in the same checkpoint, and
+    catching up shows it the same market and the same orders again, so it comes out where it was.
+    """
+
+    def __init__(
+        self,
+        build: Callable[[], ExecutionEngine],
+        bus: DurableEventBus,
+        clock: Clock,
+        checkpoints: Checkpoints,
+        *,
+        venue: SimulatedExchange,
+        trading: TradingStateStore,
+        max_decision_age_s: float,
+        venue_follows_bus: bool = True,
+        checkpoint_every: int = 1000,
+    ) -> None:
+        """Take the venue; `venue_follows_bus` is False where the source shows it the market first (`settled`)."""
+        super().__init__(build, bus, clock, checkpoints, checkpoint_every=checkpoint_every)
+        self.gateway = SimulatedGateway(venue, clock, max_decision_age_s, self._record)
+        self._trading = trading
+        self._venue_follows_bus = venue_follows_bus
+        self._reported: set[str] = set()
+
+    def sources(self) -> set[str]:
+        """Name the sources: the engine and the venue's adapter."""
+        return {self.name, self.gateway.source}
+
+    def _record(self, order_id: str) -> OrderRecord | None:
+        engine = self.host.engine
+        return engine.orders.get(order_id) if isinstance(engine, ExecutionEngine) else None
+
+    def _extra_publishes(self) -> tuple[str, ...]:
+        return ("order.*", "system.error")
+
+    def _note_own_output(self, event: Event) -> None:
+        super()._note_own_output(event)
+        if event.source == self.gateway.source and isinstance(event.payload, OrderEvent):
+            self._reported.add(event.payload.order_id)
+
+    def _caught_up(self) -> None:
+        super()._caught_up()
+        self._reported.clear()
+
+    async def show_market(self, snapshot: MarketEvent) -> None:
+        """Let the venue see the market, and publish what it reports."""
+        reports = self.gateway.on_market(snapshot)
+        if reports:
+            await self._publish(reports)
+
+    async def _carry_out(self, event: Event, step: Step) -> None:
+        if self._venue_follows_bus and type(event.payload) is MarketEvent:
+            await self.show_market(event.payload)
+        if step.events:
+            await self._publish(step.events)
+        for pending in step.effects:
+            await self._perform(pending)
+
+    async def _perform(self, pending: PendingEffect) -> None:
+        """Carry out one effect. While catching up, what the venue had before it gets again, ungated."""
+        effect = pending.effect
+        had_it = type(effect) is SubmitOrder and effect.order.order_id in self._reported
+        trading = None if had_it else await self._trading_state()
+        await self._publish(self.gateway.perform(pending, trading))
+
+    async def _trading_state(self) -> TradingStateRecord:
+        """Read whether trading is allowed; a check that fails counts as halted."""
+        try:
+            return await self._trading.read()
+        except Exception as e:  # noqa: BLE001  # whatever goes wrong here must not let an order through
+            logger.warning("the trading state cannot be read, which counts as halted", exc_info=e)
+            return TradingStateRecord(TradingState.HALTED, f"the trading state cannot be read: {e}", "botplatform")
+
+    def _venue_state(self) -> bytes:
+        return self.gateway.venue.snapshot()
+
+    def _restore_venue(self, data: bytes) -> None:
+        if data:
+            self.gateway.venue.restore(data)

@@ -1,0 +1,163 @@
+"""Runs one engine on a durable bus: restore, catch up, handle, publish, perform, checkpoint."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Final
+
+from botplatform.core.engine import Engine, EngineHost, Step
+from botplatform.core.event_bus import Delivery, DurableEventBus
+from botplatform.core.events import Event, Severity, SystemEvent
+from botplatform.core.seam import Clock, derive_id
+from botplatform.runtime.checkpoint import Checkpoint, Checkpoints
+
+__all__ = ["EngineWorker"]
+
+MESSAGE_LIMIT: Final = 500
+logger = logging.getLogger(__name__)
+
+
+class EngineWorker:
+    """One engine, its durable consumer and its checkpoint.
+
+    What comes of an event is in the log before its effects are performed, and both are done before the event
+    is acknowledged. After a restart the state is the checkpoint plus what the log has behind it; outputs that
+    the log already holds are not published again.
+    """
+
+    def __init__(
+        self,
+        build: Callable[[], Engine],
+        bus: DurableEventBus,
+        clock: Clock,
+        checkpoints: Checkpoints,
+        *,
+        checkpoint_every: int = 1000,
+    ) -> None:
+        self._build = build
+        self._bus = bus
+        self._clock = clock
+        self._checkpoints = checkpoints
+        self._every = checkpoint_every
+        self.host = EngineHost(build())
+        self.name = self.host.name
+        self.started_ns = clock.now_ns()
+        self.events_in = 0
+        self.events_out = 0
+        self.sequence = 0
+        self._saved = Checkpoint(0, b"")
+        self._in_log: set[str] = set()
+        self._caught_up_at = 0
+
+    async def start(self) -> None:
+        """Restore the state, find out what is already published, and begin to handle events."""
+        saved = await self._checkpoints.load(self.name)
+        if saved is not None:
+            self._saved = saved
+            self.host.engine.restore(saved.state)
+            self._restore_venue(saved.venue)
+        self.sequence = self._saved.sequence
+        self._caught_up_at = await self._bus.last_sequence()
+        await self._read_own_outputs()
+        await self._bus.attach(self.name, self._on_delivery, after=self.sequence)
+
+    async def stop(self) -> None:
+        """Finish the event in hand, then save the state."""
+        await self._bus.detach(self.name)
+        await self._checkpoint()
+
+    def sources(self) -> set[str]:
+        """Name the sources that this worker publishes under."""
+        return {self.name}
+
+    async def _read_own_outputs(self) -> None:
+        """Collect the ids of what the log already holds of ours, so that it is not published twice."""
+        sources = self.sources()
+        patterns = {*self.host.engine.publishes, *self._extra_publishes()}
+        async for delivery in self._bus.replay(sorted(patterns), after=self.sequence, until=self._caught_up_at):
+            if delivery.event.source in sources:
+                self._note_own_output(delivery.event)
+
+    def _note_own_output(self, event: Event) -> None:
+        self._in_log.add(event.id)
+
+    def _extra_publishes(self) -> tuple[str, ...]:
+        return ("system.error",)
+
+    async def _on_delivery(self, delivery: Delivery) -> None:
+        event, sequence = delivery.event, delivery.sequence
+        if sequence <= self.sequence:
+            return
+        self.events_in += 1
+        try:
+            step = self.host.process(event, self._clock.now_ns())
+        except Exception as e:  # noqa: BLE001  # whatever an engine raises, its state is rebuilt and the event reported
+            await self._rebuild(event, sequence, e)
+        else:
+            await self._carry_out(event, step)
+        self.sequence = sequence
+        if self._in_log and sequence >= self._caught_up_at:
+            self._caught_up()
+        if self.events_in % self._every == 0:
+            await self._checkpoint()
+
+    async def _carry_out(self, event: Event, step: Step) -> None:  # noqa: ARG002  # the event is for those that derive
+        """Publish what came of an event."""
+        if step.events:
+            await self._publish(step.events)
+
+    async def _publish(self, events: list[Event]) -> None:
+        new = [event for event in events if event.id not in self._in_log] if self._in_log else events
+        if new:
+            await self._bus.publish_all(new)
+            self.events_out += len(new)
+
+    def _caught_up(self) -> None:
+        """Forget what was only needed for catching up."""
+        self._in_log.clear()
+
+    async def _rebuild(self, event: Event, sequence: int, error: Exception) -> None:
+        """Throw the half-changed engine away, rebuild it from checkpoint and log, and report the event."""
+        logger.error("the engine %s failed on %s %s", self.name, event.type, event.id, exc_info=error)
+        engine = self._build()
+        if self._saved.state:
+            engine.restore(self._saved.state)
+        host = EngineHost(engine)
+        listens = engine.listens
+        async for delivery in self._bus.replay(listens, after=self._saved.sequence, until=sequence - 1):
+            host.process(delivery.event, delivery.event.created_ns)
+        self.host = host
+        message = f"the engine {self.name} raised {type(error).__name__} on {event.type} {event.id}: {error}"
+        payload = SystemEvent(
+            module=self.name,
+            message=message[:MESSAGE_LIMIT],
+            severity=Severity.ERROR,
+            code="ENGINE_FAILED",
+            event_id=event.id,
+            symbol=event.key if event.key == getattr(event.payload, "symbol", None) else "",
+        )
+        report = Event(
+            "system.error",
+            payload,
+            self.name,
+            timestamp_ns=event.timestamp_ns,
+            created_ns=self._clock.now_ns(),
+            correlation_id=event.correlation_id,
+            causation_id=event.id,
+            id=derive_id(event.id, self.name, "engine_failed"),
+        )
+        if event.type != "system.error":
+            await self._publish([report])
+
+    async def _checkpoint(self) -> None:
+        if self.sequence > self._saved.sequence:
+            checkpoint = Checkpoint(self.sequence, self.host.engine.snapshot(), self._venue_state())
+            await self._checkpoints.save(self.name, checkpoint)
+            self._saved = checkpoint
+
+    def _venue_state(self) -> bytes:
+        return b""
+
+    def _restore_venue(self, data: bytes) -> None:
+        """Engines without a venue have nothing to restore."""
