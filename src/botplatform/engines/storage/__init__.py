@@ -1,0 +1,1 @@
+"""Storage: keeps the events, and the journal of orders and fills."""
