@@ -74,6 +74,12 @@ class ExchangeError(BotPlatformError):
     code = "EXCHANGE"
 
 
+class DuplicateOrder(ExchangeError):
+    """The venue refused an order because one with the same id is open: the first one stands."""
+
+    code = "DUPLICATE_ORDER"
+
+
 class OutcomeUnknown(ExchangeError):
     """A call to a venue may or may not have had its effect: nobody knows yet."""
 
