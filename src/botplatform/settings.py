@@ -6,12 +6,17 @@ Each source is stronger than the one before. A nested name has `__` in a variabl
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+from botplatform.core.event_bus import check_pattern
+from botplatform.settings_sources import read_settings
 
 Money = Annotated[Decimal, Field(ge=0, allow_inf_nan=False)]
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -21,7 +26,7 @@ Symbol = Annotated[str, Field(pattern=r"^[!-)+\-/-=?-~]{1,64}$")]
 class Section(BaseModel):
     """A group of settings: frozen, and no unknown keys."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
 
 
 class NatsSettings(Section):
@@ -263,7 +268,7 @@ def _default_strategies() -> tuple[StrategySettings, ...]:
 
 
 class Settings(BaseSettings):
-    """All settings of the platform."""
+    """All settings of the platform. Made directly it has the defaults; `load_settings` asks the sources."""
 
     model_config = SettingsConfigDict(
         env_prefix="BOTPLATFORM_",
@@ -271,6 +276,7 @@ class Settings(BaseSettings):
         frozen=True,
         extra="forbid",
         use_attribute_docstrings=True,
+        allow_inf_nan=False,
     )
 
     symbols: tuple[Symbol, ...] = ("BTCUSDT", "ETHUSDT", "SOLUSDT")
@@ -303,3 +309,64 @@ class Settings(BaseSettings):
     """Notifications."""
     log: LogSettings = LogSettings()
     """Logs."""
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],  # noqa: ARG003  # the signature is pydantic's
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,  # noqa: ARG003  # the signature is pydantic's
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003  # the signature is pydantic's
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003  # the signature is pydantic's
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Take only what is given: `load_settings` gathers the sources, with the place of each value."""
+        return (init_settings,)
+
+    @model_validator(mode="after")
+    def check_together(self) -> Settings:
+        """Refuse settings that contradict each other; each message begins with the key."""
+        if not self.symbols:
+            raise ValueError("symbols is empty: name at least one")
+        _refuse_twice("symbols", self.symbols)
+        _refuse_twice("strategies", (strategy.name for strategy in self.strategies))
+        _refuse_twice("signals", (signal_set.name for signal_set in self.signals))
+        for index, strategy in enumerate(self.strategies):
+            for symbol in strategy.symbols:
+                if symbol not in self.symbols:
+                    known = ", ".join(self.symbols)
+                    raise ValueError(f"strategies.{index}.symbols has {symbol}, which is not in symbols: {known}")
+        if self.feed.kind == "file" and self.feed.path is None:
+            raise ValueError("feed.path is missing: feed.kind is file, so name the recording")
+        if self.feed.kind != "file" and self.feed.path is not None:
+            raise ValueError(f"feed.path is {self.feed.path}, but feed.kind is {self.feed.kind}: set it to file")
+        for index, name in enumerate(self.notifications.recipients):
+            if name not in self.notifications.channels:
+                raise ValueError(f"notifications.recipients.{index} is {name}, which is not in notifications.channels")
+        for key, patterns in (("storage.events", self.storage.events), ("log.events", self.log.events)):
+            for index, pattern in enumerate(patterns):
+                _check_pattern(f"{key}.{index}", pattern)
+        return self
+
+
+def load_settings(
+    path: Path | None = None, overrides: Sequence[str] = (), environ: Mapping[str, str] | None = None
+) -> Settings:
+    """Read the settings: a YAML file, then `BOTPLATFORM_…` variables, then `key=value` overrides, each stronger.
+
+    `path` is by default what `BOTPLATFORM_CONFIG` names, or `botplatform.yaml` in the working directory if it
+    exists; `environ` is by default that of the process. Raises `SettingsError` with the place of what is wrong.
+    """
+    return read_settings(Settings, path, overrides, environ)
+
+
+def _refuse_twice(key: str, names: Iterable[str]) -> None:
+    for name, times in Counter(names).items():
+        if times > 1:
+            raise ValueError(f"{key} has {name} {times} times: names have to be unique")
+
+
+def _check_pattern(key: str, pattern: str) -> None:
+    try:
+        check_pattern(pattern)
+    except ValueError as e:
+        raise ValueError(f"{key} is wrong: {e}") from None
