@@ -69,11 +69,12 @@ class ExecutionWorker(EngineWorker):
         super()._caught_up()
         self._reported.clear()
 
-    async def show_market(self, snapshot: MarketEvent) -> None:
-        """Let the venue see the market, and publish what it reports."""
+    async def show_market(self, snapshot: MarketEvent) -> bool:
+        """Let the venue see the market, and publish what it reports; tell whether that was anything."""
         reports = self.gateway.on_market(snapshot)
         if reports:
             await self._publish(reports)
+        return bool(reports)
 
     async def _carry_out(self, event: Event, step: Step) -> None:
         if self._venue_follows_bus and type(event.payload) is MarketEvent:
@@ -94,7 +95,7 @@ class ExecutionWorker(EngineWorker):
         """Read whether trading is allowed; a check that fails counts as halted."""
         try:
             return await self._trading.read()
-        except Exception as e:  # noqa: BLE001  # whatever goes wrong here must not let an order through
+        except Exception as e:  # whatever goes wrong here must not let an order through
             logger.warning("the trading state cannot be read, which counts as halted", exc_info=e)
             return TradingStateRecord(TradingState.HALTED, f"the trading state cannot be read: {e}", "botplatform")
 

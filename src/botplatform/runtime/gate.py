@@ -9,9 +9,7 @@ from botplatform.trading.reasons import Reason
 __all__ = ["refusal"]
 
 
-def refusal(
-    order: OrderEvent, trading: TradingStateRecord, age_ns: int, max_age_s: float
-) -> tuple[Reason, str] | None:
+def refusal(order: OrderEvent, trading: TradingStateRecord, age_ns: int, max_age_s: float) -> tuple[Reason, str] | None:
     """Say why an order must not be sent now; None lets it through.
 
     `age_ns` is how long ago its decision was made. REDUCING lets only orders through that cut exposure.

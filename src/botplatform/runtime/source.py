@@ -26,7 +26,7 @@ class SourceRunner:
         take: Callable[[MarketEvent], list[Event]],
         bus: DurableEventBus,
         *,
-        show_first: Callable[[MarketEvent], Awaitable[None]] | None = None,
+        show_first: Callable[[MarketEvent], Awaitable[bool]] | None = None,
         batch: int = 1,
     ) -> None:
         self._snapshots = snapshots
@@ -40,8 +40,7 @@ class SourceRunner:
         """Publish until the feed ends."""
         waiting: list[Event] = []
         async for snapshot in self._snapshots:
-            if self._show_first is not None:
-                await self._show_first(snapshot)
+            if self._show_first is not None and await self._show_first(snapshot):
                 await self._bus.wait_settled()
             waiting += self._take(snapshot)
             if len(waiting) >= self._batch:

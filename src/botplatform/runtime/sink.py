@@ -1,0 +1,51 @@
+"""Runs a sink on a durable bus: it takes events out of the platform and gives nothing back."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+
+from botplatform.core.event_bus import Delivery, DurableEventBus
+from botplatform.core.events import Event
+from botplatform.core.seam import Clock
+
+__all__ = ["SinkWorker"]
+
+
+class SinkWorker:
+    """One sink and its durable consumer.
+
+    `after` is the sequence that the sink itself remembers; None continues where the group stopped.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        bus: DurableEventBus,
+        clock: Clock,
+        take: Callable[[Event, int], Awaitable[object]],
+        *,
+        after: Callable[[], int] | None = None,
+        close: Callable[[], Awaitable[object]] | None = None,
+    ) -> None:
+        self.name = name
+        self._bus = bus
+        self._take = take
+        self._after = after
+        self._close = close
+        self.started_ns = clock.now_ns()
+        self.events_in = 0
+        self.events_out = 0
+
+    async def start(self) -> None:
+        """Begin to hand events to the sink."""
+        await self._bus.attach(self.name, self._on_delivery, after=None if self._after is None else self._after())
+
+    async def stop(self) -> None:
+        """Finish the event in hand, then close the sink."""
+        await self._bus.detach(self.name)
+        if self._close is not None:
+            await self._close()
+
+    async def _on_delivery(self, delivery: Delivery) -> None:
+        await self._take(delivery.event, delivery.sequence)
+        self.events_in += 1
