@@ -1,0 +1,218 @@
+"""The connection to NATS: reconnects for ever, says what went wrong, and never repeats what it had not sent."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import re
+from collections.abc import Callable, Mapping
+from types import TracebackType
+from typing import Any, Final, Self
+
+import nats.errors
+from nats.aio.client import Client, Server
+
+from botplatform.core.seam import Clock, SystemClock, jitter
+from botplatform.errors import BusError, StreamError
+from botplatform.settings import NatsSettings
+
+__all__ = ["ApiError", "Connection", "connect_nats"]
+
+OLDEST_SERVER: Final = (2, 14)
+"""The first version with `CONSUMER.RESET`, which an ordered takeover needs."""
+PENDING_BYTES: Final = 16 * 1024**2
+"""Bytes that may wait for the socket before publishing waits for it."""
+RECONNECT_WAIT_S: Final = 2.0
+"""Longest pause between two attempts to reconnect, before jitter."""
+RETRY_S: Final = 0.05
+NOT_FOUND: Final = 404
+
+logger = logging.getLogger(__name__)
+
+
+class ApiError(StreamError):
+    """JetStream refused a request."""
+
+    def __init__(self, message: str, *, status: int, error: int) -> None:
+        super().__init__(message)
+        self.status = status
+        self.error = error
+
+
+class Connection:
+    """A connection to NATS and its JetStream API. Made by `connect_nats`; to be closed, or used as a context."""
+
+    def __init__(self, settings: NatsSettings, clock: Clock | None = None) -> None:
+        self.client = Client()
+        self.clock = clock or SystemClock()
+        self.connected = asyncio.Event()
+        """Set while there is a connection."""
+        self.on_lost: list[Callable[[], None]] = []
+        """Called when the connection is lost; it comes back, unless `on_closed` is called."""
+        self.on_back: list[Callable[[], None]] = []
+        """Called when the connection is back, maybe to another server."""
+        self.on_closed: list[Callable[[BusError], None]] = []
+        """Called when it was closed by the other side, for good."""
+        self.timeout_s = settings.request_timeout_s
+        self._settings = settings
+        self._closing = False
+        self._last_error: Exception | None = None
+
+    @property
+    def where(self) -> str:
+        """The address, without credentials."""
+        return re.sub(r"//[^@/,]*@", "//", self._settings.url)
+
+    async def __aenter__(self) -> Self:
+        """Return itself: it is connected already."""
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Close."""
+        await self.close()
+
+    async def open(self, name: str) -> None:
+        """Connect; raise `BusError` when the server cannot be reached, is too old or has no JetStream."""
+        settings = self._settings
+        options: dict[str, Any] = {}
+        if settings.user:
+            options.update(user=settings.user, password=settings.password.get_secret_value())
+        if settings.nkey_seed_file is not None:
+            options.update(nkeys_seed=str(settings.nkey_seed_file))
+        connecting = self.client.connect(
+            [one.strip() for one in settings.url.split(",")],
+            name=name,
+            error_cb=self._error,
+            disconnected_cb=self._lost,
+            reconnected_cb=self._back,
+            closed_cb=self._closed,
+            connect_timeout=settings.connect_timeout_s,  # type: ignore[arg-type]  # seconds may be a float
+            max_reconnect_attempts=-1,
+            reconnect_time_wait=RETRY_S,  # type: ignore[arg-type]  # seconds may be a float
+            reconnect_to_server_handler=_next_server,
+            ping_interval=10,
+            max_outstanding_pings=2,
+            pending_size=PENDING_BYTES,
+            **options,
+        )
+        try:
+            await asyncio.wait_for(connecting, settings.connect_timeout_s)
+        except (OSError, ValueError, nats.errors.Error, TimeoutError) as e:
+            self._closing = True
+            await self.client.close()
+            reason = self._last_error if isinstance(e, TimeoutError) and self._last_error is not None else e
+            raise BusError(
+                f"cannot connect to NATS at {self.where}: {_reason(reason)}; start a server there, or set nats.url"
+            ) from e
+        self.connected.set()
+        try:
+            await self._check_server()
+        except BaseException:
+            await self.close()
+            raise
+
+    async def close(self) -> None:
+        """Send what waits, and close."""
+        self._closing = True
+        if self.client.is_connected:
+            try:
+                await self.client.flush(2)
+            except (nats.errors.Error, OSError) as e:
+                logger.warning("the last messages to NATS may not have been sent: %s", _reason(e))
+        await self.client.close()
+
+    async def api(
+        self, operation: str, body: Mapping[str, Any] | None = None, *, timeout_s: float | None = None
+    ) -> dict[str, Any]:
+        """Ask JetStream; raise `ApiError` when it refuses and `BusError` when it does not answer."""
+        data = json.dumps(body).encode() if body else b""
+        try:
+            answer = await self.client.request(f"$JS.API.{operation}", data, timeout=timeout_s or self.timeout_s)
+        except (nats.errors.Error, TimeoutError) as e:
+            raise BusError(f"JetStream at {self.where} did not answer {operation}: {_reason(e)}") from e
+        reply: dict[str, Any] = json.loads(answer.data)
+        if "error" in reply:
+            error = reply["error"]
+            raise ApiError(
+                f"JetStream at {self.where} refused {operation}: {error.get('description', 'no reason given')}",
+                status=int(error.get("code", 0)),
+                error=int(error.get("err_code", 0)),
+            )
+        return reply
+
+    async def api_or_none(self, operation: str, body: Mapping[str, Any] | None = None) -> dict[str, Any] | None:
+        """Ask JetStream for something that need not exist: None when it does not."""
+        try:
+            return await self.api(operation, body)
+        except ApiError as e:
+            if e.status == NOT_FOUND:
+                return None
+            raise
+
+    async def _check_server(self) -> None:
+        version = self.client.connected_server_version
+        if (version.major, version.minor) < OLDEST_SERVER:
+            raise BusError(
+                f"the NATS server at {self.where} is version {version.major}.{version.minor}.{version.patch}: "
+                f"{OLDEST_SERVER[0]}.{OLDEST_SERVER[1]} or newer is needed"
+            )
+        try:
+            await self.api("INFO")
+        except ApiError as e:
+            raise BusError(f"JetStream is not usable at {self.where}: {e}") from e
+        except BusError as e:
+            raise BusError(
+                f"the NATS server at {self.where} has no JetStream, or does not let this user use it: "
+                "start it with `nats-server -js`"
+            ) from e
+
+    async def _error(self, error: Exception) -> None:
+        self._last_error = error
+        logger.warning("nats: %s", _reason(error))
+
+    async def _lost(self) -> None:
+        self.connected.clear()
+        # What had not left yet would be sent first on the next connection, before what was lost on this one:
+        # out of order. Whoever needs it sends it again.
+        self.client._pending = []  # noqa: SLF001  # nats-py has no other way to drop it
+        self.client._pending_data_size = 0  # noqa: SLF001  # see above
+        if self._closing:
+            return
+        logger.warning("lost the connection to NATS at %s: reconnecting", self.where)
+        for call in self.on_lost:
+            call()
+
+    async def _back(self) -> None:
+        logger.warning("reconnected to NATS at %s", self.where)
+        self.connected.set()
+        for call in self.on_back:
+            call()
+
+    async def _closed(self) -> None:
+        if self._closing:
+            return
+        reason = _reason(self.client.last_error or self._last_error or nats.errors.ConnectionClosedError())
+        error = BusError(f"NATS at {self.where} closed the connection for good: {reason}; restart when that is solved")
+        logger.error("%s", error)
+        for call in self.on_closed:
+            call(error)
+
+
+async def connect_nats(settings: NatsSettings, *, name: str = "botplatform", clock: Clock | None = None) -> Connection:
+    """Connect to NATS; it then reconnects for ever. Raises `BusError` within `connect_timeout_s` when that fails."""
+    connection = Connection(settings, clock)
+    await connection.open(name)
+    return connection
+
+
+def _next_server(servers: list[Server], _: dict[str, Any]) -> tuple[Server, float]:
+    """Choose the server that failed least, and the seconds to wait: more with each failure, spread at random."""
+    server = min(servers, key=lambda one: one.reconnects)
+    return server, min(RECONNECT_WAIT_S, RETRY_S * 2 ** min(server.reconnects, 10)) * (0.5 + jitter())
+
+
+def _reason(error: BaseException) -> str:
+    return str(error) or type(error).__name__

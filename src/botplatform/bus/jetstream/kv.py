@@ -1,0 +1,82 @@
+"""Small durable values with compare-and-set: checkpoints, the trading state, the id of the log."""
+
+from __future__ import annotations
+
+import base64
+import json
+from typing import Final, NamedTuple
+
+import nats.errors
+
+from botplatform.bus.jetstream.connection import ApiError, Connection
+from botplatform.errors import BusError, StreamError
+
+__all__ = ["Bucket", "Entry"]
+
+EXPECTED: Final = "Nats-Expected-Last-Subject-Sequence"
+WRONG_SEQUENCE: Final = (10071, 10164)
+
+
+class Entry(NamedTuple):
+    """A value, and the revision to give when replacing it."""
+
+    value: bytes
+    revision: int
+
+
+class Bucket:
+    """One bucket, by name. Keys are letters, digits and `-_=.`; values up to the server's largest message."""
+
+    def __init__(self, connection: Connection, name: str) -> None:
+        self._connection = connection
+        self.name = name
+
+    async def get(self, key: str) -> Entry | None:
+        """Return the value as the leader has it; None when there is none."""
+        subject = f"$KV.{self.name}.{key}"
+        found = await self._connection.api_or_none(f"STREAM.MSG.GET.KV_{self.name}", {"last_by_subj": subject})
+        if found is None:
+            return None
+        message = found["message"]
+        if "hdrs" in message and b"KV-Operation:" in base64.b64decode(message["hdrs"]):  # deleted with another tool
+            return None
+        return Entry(base64.b64decode(message.get("data", "")), int(message["seq"]))
+
+    async def put(self, key: str, value: bytes, *, expected: int | None = None) -> int:
+        """Store a value and return its revision.
+
+        `expected` is the revision that it replaces, 0 for none at all; None replaces whatever is there. Raises
+        `StreamError` when somebody else was first, or the value is too large, and `BusError` without an answer,
+        in which case it may or may not have been stored.
+        """
+        headers = None if expected is None else {EXPECTED: str(expected)}
+        connection = self._connection
+        try:
+            answer = await connection.client.request(
+                f"$KV.{self.name}.{key}", value, timeout=connection.timeout_s, headers=headers
+            )
+        except nats.errors.MaxPayloadError as e:
+            raise StreamError(
+                f"the value of {key} in the bucket {self.name} has {len(value)} bytes, the server takes "
+                f"{connection.client.max_payload}: raise its max_payload"
+            ) from e
+        except nats.errors.NoRespondersError as e:
+            raise StreamError(f"there is no bucket {self.name} at {connection.where}: run `botplatform setup`") from e
+        except (nats.errors.Error, TimeoutError) as e:
+            raise BusError(
+                f"{key} in the bucket {self.name} may not have been stored: no answer from {connection.where}"
+            ) from e
+        reply = json.loads(answer.data)
+        if "error" not in reply:
+            return int(reply["seq"])
+        error = reply["error"]
+        if error.get("err_code") in WRONG_SEQUENCE:
+            raise StreamError(
+                f"{key} in the bucket {self.name} was changed by somebody else after revision {expected}: "
+                "read it again; if it is a checkpoint, another process owns it now"
+            )
+        raise ApiError(
+            f"the bucket {self.name} refused {key}: {error.get('description')}",
+            status=int(error.get("code", 0)),
+            error=int(error.get("err_code", 0)),
+        )

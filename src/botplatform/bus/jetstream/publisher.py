@@ -1,0 +1,283 @@
+"""Publishing into the log: pipelined, in order, nothing lost and nothing doubled across reconnections.
+
+Events go out without waiting for each acknowledgement, as many as the window holds. After a reconnection, or when
+an acknowledgement does not come, nothing new is sent until all that is not acknowledged was sent again in its
+order (go-back-N); the server drops repetitions by their id. Independent retries would store events out of order.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Iterable
+from typing import Final
+
+import msgspec
+import nats.errors
+from nats.aio.msg import Msg
+
+from botplatform.bus.jetstream.connection import ApiError, Connection
+from botplatform.bus.jetstream.subjects import published
+from botplatform.bus.jetstream.wire import Headers, encode
+from botplatform.core.events import Event
+from botplatform.errors import BusError, StreamError
+from botplatform.settings import BusSettings
+
+__all__ = ["Publisher"]
+
+WINDOW_BYTES: Final = 16 * 1024**2
+"""Bytes that may be on their way; one larger event still goes, alone."""
+RETRY_S: Final = 0.05
+"""First pause before asking again whether the log is back; doubles up to a second."""
+PASSING: Final = frozenset({10008, 10009, 10076, 10158, 10167})
+"""Errors that pass by themselves: no leader yet, still starting, this id in process, too many requests."""
+
+logger = logging.getLogger(__name__)
+
+
+class _Error(msgspec.Struct):
+    code: int = 0
+    err_code: int = 0
+    description: str = ""
+
+
+class _Answer(msgspec.Struct):
+    seq: int = 0
+    duplicate: bool = False
+    error: _Error | None = None
+
+
+_ANSWER: Final = msgspec.json.Decoder(_Answer)
+
+
+class _Batch:
+    """Events that are published together, and what their publisher waits for."""
+
+    __slots__ = ("complete", "done", "error", "waiting")
+
+    def __init__(self) -> None:
+        self.waiting = 0
+        self.complete = False
+        self.error: BusError | None = None
+        self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    def settle(self) -> None:
+        if self.complete and not self.waiting and not self.done.done():
+            if self.error is None:
+                self.done.set_result(None)
+            else:
+                self.done.set_exception(self.error)
+
+
+class _Sent:
+    """An event on its way."""
+
+    __slots__ = ("batch", "body", "headers", "id", "sent_ns", "subject", "type")
+
+    def __init__(self, event: Event, body: bytes, headers: dict[str, str], batch: _Batch) -> None:
+        self.id = event.id
+        self.type = event.type
+        self.subject = published(event.type, event.key)
+        self.body = body
+        self.headers = headers
+        self.batch = batch
+        self.sent_ns = 0
+
+
+class Publisher:
+    """Puts events into the log over one connection."""
+
+    def __init__(self, connection: Connection, settings: BusSettings) -> None:
+        self._connection = connection
+        self._clock = connection.clock
+        self._stream = settings.stream
+        self._window = settings.publish_window
+        self._headers = Headers(settings.tick_ttl_s)
+        self._turn = asyncio.Lock()
+        self._unacknowledged: dict[int, _Sent] = {}
+        self._bytes = 0
+        self._number = 0
+        self._inbox = ""
+        self._may_send = asyncio.Event()
+        self._may_send.set()
+        self._held = False
+        self._again = False
+        self._recovery: asyncio.Task[None] | None = None
+        self._watch: asyncio.Task[None] | None = None
+        self._broken: BusError | None = None
+        self.newest: dict[str, int] = {}
+        """The sequence of the newest event of each type that this publisher stored."""
+
+    @property
+    def in_flight(self) -> int:
+        """Events that are on their way."""
+        return len(self._unacknowledged)
+
+    async def start(self) -> None:
+        """Listen for acknowledgements and watch over them."""
+        client = self._connection.client
+        self._inbox = client.new_inbox()
+        await client.subscribe(f"{self._inbox}.*", cb=self._answered)
+        self._connection.on_lost.append(self._hold)
+        self._connection.on_back.append(self._recover)
+        self._connection.on_closed.append(self.fail)
+        self._watch = asyncio.create_task(self._watch_over(), name="publisher")
+
+    async def stop(self) -> None:
+        """Stop; what is still on its way fails with `BusError`."""
+        for task in (self._watch, self._recovery):
+            if task is not None:
+                task.cancel()
+                await asyncio.wait([task])
+        self.fail(BusError("the bus was closed before the log acknowledged the event: it may or may not be in the log"))
+
+    async def publish(self, events: Iterable[Event]) -> None:
+        """Publish in order; return when the log has acknowledged every one.
+
+        Raises `BusError` for the first that the log refused for good (it is full, the event is too large); the
+        others are in the log, and publishing all again is safe. While the connection is down it waits.
+        """
+        batch = _Batch()
+        async with self._turn:
+            try:
+                for event in events:
+                    sent = _Sent(event, encode(event), self._headers(event), batch)
+                    while not self._may_send.is_set():
+                        await self._may_send.wait()
+                    if self._broken is not None:
+                        raise self._broken
+                    await self._send(sent)
+            finally:
+                batch.complete = True
+                batch.settle()
+        await batch.done
+
+    async def _send(self, sent: _Sent) -> None:
+        self._number += 1
+        number = self._number
+        self._unacknowledged[number] = sent
+        self._bytes += len(sent.body)
+        sent.batch.waiting += 1
+        if len(self._unacknowledged) >= self._window or self._bytes >= WINDOW_BYTES:
+            self._may_send.clear()
+        await self._write(number, sent)
+
+    async def _write(self, number: int, sent: _Sent) -> None:
+        sent.sent_ns = self._clock.monotonic_ns()
+        try:
+            await self._connection.client.publish(
+                sent.subject, sent.body, reply=f"{self._inbox}.{number}", headers=sent.headers
+            )
+        except nats.errors.OutboundBufferLimitError:
+            self._hold()  # the connection is being lost: sent again when it is back
+        except nats.errors.MaxPayloadError:
+            limit = self._connection.client.max_payload
+            self._refused(number, f"it has {len(sent.body)} bytes and the server takes {limit}: raise its max_payload")
+        except nats.errors.Error as e:
+            self._refused(number, f"{e or type(e).__name__}: see whether the bus was closed")
+
+    async def _answered(self, message: Msg) -> None:
+        number = int(message.subject.rpartition(".")[2])
+        if number not in self._unacknowledged:  # sent twice, and answered twice
+            return
+        if not message.data:  # nobody is there to store it: no leader yet, or no such stream
+            self._recover()
+            return
+        answer = _ANSWER.decode(message.data)
+        error = answer.error
+        if error is None:
+            sent = self._take(number)
+            if answer.seq > self.newest.get(sent.type, 0):
+                self.newest[sent.type] = answer.seq
+            sent.batch.settle()
+        elif error.err_code in PASSING:
+            self._recover()
+        else:
+            self._refused(number, error.description)
+
+    def _take(self, number: int) -> _Sent:
+        sent = self._unacknowledged.pop(number)
+        self._bytes -= len(sent.body)
+        sent.batch.waiting -= 1
+        if not self._held and len(self._unacknowledged) < self._window and self._bytes < WINDOW_BYTES:
+            self._may_send.set()
+        return sent
+
+    def _refused(self, number: int, reason: str) -> None:
+        if number not in self._unacknowledged:
+            return
+        sent = self._take(number)
+        if "maximum" in reason or "insufficient" in reason:
+            reason += "; the log is full: raise bus.max_bytes, lower bus.tick_ttl_s, or purge old ticks"
+        if sent.batch.error is None:
+            sent.batch.error = BusError(f"the log {self._stream} refused {sent.type} {sent.id}: {reason}")
+        sent.batch.settle()
+
+    def fail(self, error: BusError) -> None:
+        """Fail everything that is on its way, and whatever comes."""
+        self._broken = error
+        for number in list(self._unacknowledged):
+            sent = self._take(number)
+            sent.batch.error = sent.batch.error or error
+            sent.batch.settle()
+        self._may_send.set()
+
+    def _hold(self) -> None:
+        self._held = True
+        self._may_send.clear()
+
+    def _recover(self) -> None:
+        """Send everything again that is not acknowledged, once the log is back."""
+        self._hold()
+        self._again = True
+        if self._recovery is None or self._recovery.done():
+            self._recovery = asyncio.create_task(self._go_back(), name="publisher-recovery")
+
+    async def _go_back(self) -> None:
+        pause = RETRY_S
+        while self._again and self._broken is None:
+            self._again = False
+            try:
+                await self._connection.connected.wait()
+                await self._connection.api(f"STREAM.INFO.{self._stream}", timeout_s=1.0)
+            except ApiError as e:
+                if e.error not in PASSING:
+                    self.fail(
+                        StreamError(f"the log {self._stream} is not there any more ({e}): run `botplatform setup`")
+                    )
+                    return
+                self._again = True
+            except BusError:
+                self._again = True
+            if self._again:
+                await self._clock.sleep(pause)
+                pause = min(1.0, pause * 2)
+                continue
+            await self._send_again()
+        if not self._connection.connected.is_set():
+            return  # lost once more: held until it is back
+        self._held = False
+        if len(self._unacknowledged) < self._window and self._bytes < WINDOW_BYTES:
+            self._may_send.set()
+
+    async def _send_again(self) -> None:
+        waiting = list(self._unacknowledged.items())
+        logger.warning("sending %d events again that %s did not acknowledge", len(waiting), self._stream)
+        for number, sent in waiting:
+            if self._again or not self._connection.connected.is_set():
+                return  # lost once more: from the beginning, in order
+            if number in self._unacknowledged:
+                await self._write(number, sent)
+
+    async def _watch_over(self) -> None:
+        """Take an acknowledgement that does not come for a lost connection."""
+        limit_ns = round(self._connection.timeout_s * 1e9)
+        while True:
+            await self._clock.sleep(self._connection.timeout_s / 4)
+            oldest = next(iter(self._unacknowledged.values()), None)
+            recovering = self._recovery is not None and not self._recovery.done()
+            if oldest is None or recovering or not self._connection.connected.is_set():
+                continue
+            if self._clock.monotonic_ns() - oldest.sent_ns > limit_ns:
+                logger.warning("%s did not acknowledge %s %s in time", self._stream, oldest.type, oldest.id)
+                self._recover()

@@ -1,0 +1,70 @@
+"""An event as a NATS message: protobuf body, and the headers."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from functools import lru_cache
+from typing import Final
+
+from botplatform.core.events import Event, from_wire, to_wire
+from botplatform.errors import InvalidEvent
+
+__all__ = ["Headers", "decode", "encode", "trace_id", "traceparent"]
+
+MESSAGE_ID: Final = "Nats-Msg-Id"
+TTL: Final = "Nats-TTL"
+FOR_EVER: Final = "never"
+_HEX: Final = re.compile(r"[0-9a-f]{32}")
+_SHORT_LIVED: Final = ("market.", "signal.", "system.heartbeat")
+"""What is kept for `tick_ttl_s` only; all else stays."""
+
+
+@lru_cache(maxsize=4096)
+def trace_id(correlation_id: str) -> str:
+    """Return the OpenTelemetry trace id of a chain: the correlation id when that is 32 hex digits, else its hash."""
+    plain = correlation_id.replace("-", "").lower()
+    if _HEX.fullmatch(plain) and plain.strip("0"):
+        return plain
+    return hashlib.sha256(correlation_id.encode()).hexdigest()[:32]
+
+
+def traceparent(event: Event) -> str:
+    """Return the W3C header that shows the chain; unsampled, because a sampler elsewhere decides that."""
+    span = event.id[:16].lower()
+    if len(span) != 16 or not _HEX.fullmatch(span * 2) or not span.strip("0"):
+        span = hashlib.sha256(event.id.encode()).hexdigest()[:16]
+    return f"00-{trace_id(event.correlation_id or event.id)}-{span}-00"
+
+
+class Headers:
+    """Makes the headers of events; `tick_ttl_s` is how long ticks, signals and heartbeats are kept, in seconds."""
+
+    def __init__(self, tick_ttl_s: int) -> None:
+        self._ttl = f"{tick_ttl_s}s"
+        self._of_type: dict[str, str] = {}
+
+    def __call__(self, event: Event) -> dict[str, str]:
+        """Return an event's headers: the id that the server drops repetitions by, the chain, and how long it is kept."""
+        kept = self._of_type.get(event.type)
+        if kept is None:
+            kept = self._of_type[event.type] = self._ttl if event.type.startswith(_SHORT_LIVED) else FOR_EVER
+        return {MESSAGE_ID: event.id, "traceparent": traceparent(event), TTL: kept}
+
+
+encode = to_wire
+
+
+def decode(data: bytes, expected_type: str) -> Event:
+    """Decode a body; raise `InvalidEvent` for what is not an event, or not one of the type that its subject says.
+
+    The permissions of NATS are for subjects: a body of another type would get around them.
+    """
+    if data[:1] in (b"{", b"["):
+        raise InvalidEvent(
+            f"a JSON body on {expected_type}: events on the wire are protobuf; `botplatform events publish` takes JSON"
+        )
+    event = from_wire(data)
+    if event.type != expected_type:
+        raise InvalidEvent(f"the event {event.id} is a {event.type}, but was published as {expected_type}")
+    return event
