@@ -151,5 +151,5 @@ def _name(kind: str, index: dict[str, int], depth: int, time: Sequence[Any]) -> 
 
 
 def _short(columns: Sequence[str]) -> str:
-    text = ", ".join(columns)
+    text = ", ".join(name if name.isprintable() else repr(name) for name in columns)
     return text if len(text) <= 200 else text[:200] + "…"

@@ -17,7 +17,10 @@ __all__ = ["KIND_READERS", "Origin"]
 
 _BUYER_MAKER = {"true": True, "1": True, "t": True, "false": False, "0": False, "f": False}
 _BROKEN = (ValueError, TypeError, IndexError)
-_NOT_TIMES = ("time", "received", "close time")
+_TIMES = ("time", "received", "close time")
+_BEST_PRICES = ("bid", "ask", "best bid price", "best ask price")
+_PRICES = ("price", "open", "high", "low", "close", *_BEST_PRICES)
+_SIZES = ("quantity", "volume", "buy volume", "bid size", "ask size", "best bid size", "best ask size")
 
 
 class Origin(NamedTuple):
@@ -105,7 +108,8 @@ def trades(origin: Origin, rows: Iterator[Row]) -> Iterator[MarketEvent]:
             and timestamp_ns >= last_ns
             and received_ns >= last_received_ns
         ):
-            _refuse(origin, row, min(timestamp_ns, received_ns or timestamp_ns), last_received_ns or last_ns)
+            went_back = received_ns < last_received_ns
+            _refuse(origin, row, *((received_ns, last_received_ns) if went_back else (timestamp_ns, last_ns)))
         last_ns, last_received_ns = timestamp_ns, received_ns
         sequence += 1
         bought, sold = (0.0, 0.0) if buys is None else (quantity, 0.0) if buys else (0.0, quantity)
@@ -143,7 +147,7 @@ def quotes(origin: Origin, rows: Iterator[Row]) -> Iterator[MarketEvent]:
 
 
 def books(origin: Origin, rows: Iterator[Row]) -> Iterator[MarketEvent]:
-    """One snapshot per order book: the price is the middle; levels that the venue left blank are left out."""
+    """One snapshot per order book: the price is the middle; blank levels are left out."""
     layout = origin.layout
     sides = [[price for price, _ in layout.bids], [size for _, size in layout.bids]]
     sides += [[price for price, _ in layout.asks], [size for _, size in layout.asks]]
@@ -187,7 +191,7 @@ def _books(origin: Origin, rows: Iterator[Row], book: Callable[[Row], OrderBook]
                 received_ns = moment(row[receipts])
                 timestamp_ns = max(timestamp_ns, last_ns)
         except _BROKEN:
-            if row:
+            if row and not _one_sided(layout, row):
                 _broken(origin, row)
             continue
         if not (
@@ -197,13 +201,22 @@ def _books(origin: Origin, rows: Iterator[Row], book: Callable[[Row], OrderBook]
             and timestamp_ns >= last_ns
             and received_ns >= last_received_ns
         ):
-            _refuse(origin, row, min(timestamp_ns, received_ns or timestamp_ns), last_received_ns or last_ns)
+            went_back = received_ns < last_received_ns
+            _refuse(origin, row, *((received_ns, last_received_ns) if went_back else (timestamp_ns, last_ns)))
         last_ns, last_received_ns = timestamp_ns, received_ns
         sequence += 1
         yield MarketEvent(
             symbol, (bid + ask) / 2.0, 0.0, timestamp_ns, venue, None, orderbook,
             0.0, 0.0, 0.0, None, None, None, epoch, sequence,
         )  # fmt: skip
+
+
+def _one_sided(layout: Layout, row: Row) -> bool:
+    """Tell whether a row of Tardis says that nobody bids, or nobody asks: it has no price, and is left out."""
+    roles = layout.roles
+    if "received" not in roles or len(row) != len(layout.columns):
+        return False
+    return any(row[roles[role]] in ("", None) for role in _BEST_PRICES if role in roles)
 
 
 def _picker(columns: list[int]) -> Callable[[Row], tuple[Any, ...]]:
@@ -256,18 +269,16 @@ def _broken(origin: Origin, row: Row) -> NoReturn:
 
 def _problems(origin: Origin, row: Row) -> Iterator[str]:
     layout = origin.layout
-    for role in _NOT_TIMES:
+    for role in _TIMES:
         if role in layout.roles:
             cell = row[layout.roles[role]]
             try:
                 origin.moment(cell)
             except _BROKEN:
                 yield f"{layout.columns[layout.roles[role]]} is {_shown(cell)}, which is not a time like the others"
-    prices = ("price", "bid", "ask", "open", "high", "low", "close", "best bid price", "best ask price")
-    sizes = ("quantity", "volume", "buy volume", "bid size", "ask size", "best bid size", "best ask size")
-    for role in prices + sizes:
+    for role in _PRICES + _SIZES:
         if role in layout.roles:
-            wrong = _number_problem(row[layout.roles[role]], positive=role in prices)
+            wrong = _number_problem(row[layout.roles[role]], positive=role in _PRICES)
             if wrong:
                 yield f"{layout.columns[layout.roles[role]]} is {_shown(row[layout.roles[role]])}, {wrong}"
     for role in ("side", "buyer is maker"):

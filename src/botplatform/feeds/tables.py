@@ -177,14 +177,16 @@ class ParquetTable:
         try:
             return self._parquet.ParquetFile(self.path)
         except (OSError, ValueError) as e:
-            raise FeedError(f"the recording {self.path} is a damaged Parquet file: {e}") from e
+            raise FeedError(f"the recording {self.path} is a damaged Parquet file: {_first_sentence(e)}") from e
 
     def _next_cells(self, batches: Iterator[Any]) -> list[list[Any]] | None:
         try:
             batch = next(batches, None)
             return None if batch is None else [_cells(column) for column in batch.columns]
         except (OSError, ValueError) as e:
-            raise FeedError(f"{self.place()}: the recording cannot be read beyond this row: {e}") from e
+            raise FeedError(
+                f"{self.place()}: the recording cannot be read beyond this row: {_first_sentence(e)}"
+            ) from e
 
 
 def _pyarrow_parquet() -> Any:
@@ -204,6 +206,10 @@ def _cells(column: Any) -> list[Any]:
         column = column.cast(pa.timestamp("ns")).cast(pa.int64())
     cells: list[Any] = column.to_pylist()
     return cells
+
+
+def _first_sentence(error: Exception) -> str:
+    return str(error).partition(". ")[0].rstrip(".")
 
 
 def _numeric(cell: str) -> bool:

@@ -11,7 +11,7 @@ from botplatform.core.engine import Output
 from botplatform.core.events import Event, MarketEvent
 from botplatform.core.seam import derive_id
 from botplatform.engines.market_data.roots import Roots
-from botplatform.engines.market_data.track import GAP, STALE, TIME_BACKWARDS, Track, notice
+from botplatform.engines.market_data.track import GAP, MEMORY, STALE, TIME_BACKWARDS, Track, notice
 from botplatform.errors import StateError
 
 __all__ = ["MarketDataEngine"]
@@ -49,7 +49,7 @@ class MarketDataEngine:
         self._feed_epoch = feed_epoch
         self._gap_ns = round(gap_s * 1e9)
         self._stale_after_ns = round(stale_after_s * 1e9)
-        self._tracks: dict[str, Track] = {symbol: self._new_track(symbol) for symbol in symbols}
+        self._tracks: dict[str, Track] = {symbol: Track(symbol) for symbol in symbols}
         self._prefixes: dict[tuple[str, str], str] = {}
 
     def take(self, snapshot: MarketEvent, created_ns: int) -> list[Event]:
@@ -72,7 +72,7 @@ class MarketDataEngine:
         prefix = self._prefixes.get((snapshot.venue, symbol))
         if prefix is None:
             prefix = self._add_prefix(snapshot.venue, symbol)
-        root_id = derive_id(prefix, sequence)
+        root_id = derive_id(f"{prefix}\x1f{sequence}")
         root = Event(
             "market.snapshot", snapshot, self.name, 0.0, timestamp_ns, created_ns, root_id, "", root_id, symbol
         )
@@ -81,11 +81,11 @@ class MarketDataEngine:
             self._recover(track, root, events)
         if sequence == 1:
             track.first_seen_ns = created_ns
-        elif distance_ns:
-            if distance_ns > track.limit_ns > 0:
+        elif distance_ns and (distance_ns != track.usual_ns or track.distances < MEMORY):
+            limit_ns = self._gap_ns or track.gap_ns()
+            if distance_ns > limit_ns > 0:
                 events.append(self._gap(track, root, distance_ns))
-            if not self._gap_ns:
-                track.learn(distance_ns)
+            track.learn(distance_ns, limit_ns)
         track.sequence, track.last_ns, track.seen_ns = sequence, timestamp_ns, created_ns
         return events
 
@@ -127,13 +127,10 @@ class MarketDataEngine:
         except (msgspec.DecodeError, UnicodeDecodeError) as e:
             raise StateError(f"the state of {self.name} cannot be restored: {e}; start without it") from e
 
-    def _new_track(self, symbol: str) -> Track:
-        return Track(symbol, limit_ns=self._gap_ns)
-
     def _add(self, symbol: str) -> Track:
         if len(self._tracks) >= _MAX_SYMBOLS:
             raise StateError(f"more than {_MAX_SYMBOLS} symbols in one feed: give each process fewer symbols")
-        track = self._tracks[symbol] = self._new_track(symbol)
+        track = self._tracks[symbol] = Track(symbol)
         return track
 
     def _add_prefix(self, venue: str, symbol: str) -> str:

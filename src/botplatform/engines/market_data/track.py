@@ -8,7 +8,7 @@ from msgspec import Struct
 
 from botplatform.core.events import Severity, SystemEvent
 
-__all__ = ["GAP", "STALE", "TIME_BACKWARDS", "Track", "notice"]
+__all__ = ["GAP", "MEMORY", "STALE", "TIME_BACKWARDS", "Track", "notice"]
 
 GAP: Final = "FEED_GAP"
 """Code of the warning that a recording jumps, or a live feed paused."""
@@ -20,10 +20,11 @@ TIME_BACKWARDS: Final = "FEED_TIME_BACKWARDS"
 USUAL_TIMES: Final = 10
 """A distance of more than this many usual ones is a gap."""
 WARM_UP: Final = 20
-"""Snapshots of different times until the usual distance is known well enough."""
+"""Distances until the usual distance is known well enough."""
 SHORTEST_GAP_NS: Final = 1_000_000_000
 """With an estimated limit, shorter distances are never gaps: trades come in bursts."""
-_SMOOTHING: Final = 7  # a new distance counts one in 2**5
+MEMORY: Final = 128
+"""Distances that the estimate is the mean of, newer ones counting more."""
 
 
 class Track(Struct):
@@ -41,9 +42,7 @@ class Track(Struct):
     usual_ns: int = 0
     """Running estimate of the distance between two snapshots of different times."""
     distances: int = 0
-    """Distances that the estimate is made of, counted up to `WARM_UP`."""
-    limit_ns: int = 0
-    """A larger distance is a gap; 0: not known yet."""
+    """Distances that the estimate is made of, counted up to `MEMORY`."""
     stale: bool = False
     """The silence has been reported, and not its end."""
     silences: int = 0
@@ -51,16 +50,19 @@ class Track(Struct):
     backwards: int = 0
     """Snapshots dropped since time went backwards; 0 when it runs."""
 
-    def learn(self, distance_ns: int) -> None:
-        """Take a distance into the estimate; one gap counts no more than the limit."""
-        if self.distances < WARM_UP:
+    def gap_ns(self) -> int:
+        """Return the distance above which there is a gap; 0 while the usual distance is not known."""
+        return max(SHORTEST_GAP_NS, USUAL_TIMES * self.usual_ns) if self.distances >= WARM_UP else 0
+
+    def learn(self, distance_ns: int, limit_ns: int) -> None:
+        """Take a distance into the estimate, a gap as no more than the limit (0: none).
+
+        One that is exactly as usual changes nothing once `distances` is `MEMORY`, and need not be given.
+        """
+        if self.distances < MEMORY:
             self.distances += 1
-            self.usual_ns += (distance_ns - self.usual_ns) // self.distances
-            if self.distances == WARM_UP:
-                self.limit_ns = max(SHORTEST_GAP_NS, USUAL_TIMES * self.usual_ns)
-            return
-        self.usual_ns += (min(distance_ns, self.limit_ns) - self.usual_ns) >> _SMOOTHING
-        self.limit_ns = max(SHORTEST_GAP_NS, USUAL_TIMES * self.usual_ns)
+        counted_ns = min(distance_ns, limit_ns) if limit_ns else distance_ns
+        self.usual_ns += (counted_ns - self.usual_ns) // self.distances
 
     def silence_limit_ns(self, stale_after_ns: int) -> int:
         """Return how long the symbol may be silent: three times its usual distance where that is longer."""
