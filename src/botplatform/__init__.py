@@ -1,5 +1,10 @@
 """BotPlatform: a trading platform whose engines talk through events alone."""
 
-from importlib.metadata import version
 
-__version__ = version("botplatform")
+def __getattr__(name: str) -> str:
+    """Look the version up when it is asked for: that costs more than the rest of the start."""
+    if name == "__version__":
+        from importlib.metadata import version  # noqa: PLC0415  # see above
+
+        return version("botplatform")
+    raise AttributeError(name)
