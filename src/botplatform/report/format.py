@@ -29,8 +29,11 @@ def profit(value: Decimal) -> Text:
 
 
 def share(value: Decimal | float | None) -> str:
-    """Write a share as percent; an absent one as a dash."""
-    return "-" if value is None else f"{float(value) * 100:.2f} %"
+    """Write a share as percent, with more digits when it is tiny; an absent one as a dash."""
+    if value is None:
+        return "-"
+    percent = float(value) * 100
+    return f"{percent:.2f} %" if percent == 0 or abs(percent) >= 0.01 else f"{percent:.1g} %"
 
 
 def price(value: Decimal | float) -> str:

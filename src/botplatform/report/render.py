@@ -76,12 +76,12 @@ def _figures(report: Report) -> Panel:
 
 
 def _rows(name: str, rows: Sequence[Row], total: Row | None) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, expand=True, pad_edge=True, show_footer=False)
-    table.add_column(name, no_wrap=True, ratio=1)
+    table = Table(box=box.SIMPLE_HEAD, expand=True, collapse_padding=True)
+    table.add_column(name, no_wrap=True, min_width=9, ratio=1)
     for title in ("Fills", "Trips", "Won"):
         table.add_column(title, justify="right", no_wrap=True)
     for title in ("Realised", "Unrealised", "Fees", "Net"):
-        table.add_column(title, justify="right", no_wrap=True, min_width=9)
+        table.add_column(title, justify="right", no_wrap=True, min_width=8)
     for row in rows:
         table.add_row(*_cells(row))
     if total is not None and len(rows) > 1:
