@@ -17,7 +17,7 @@ from botplatform.core.events import LiquiditySide, MarketEvent, OrderStatus, Ord
 __all__ = ["Exchange", "ExchangeReport", "OrderRequest", "ReportHandler", "SimulatedExchange"]
 
 
-class OrderRequest(Struct, frozen=True, kw_only=True):
+class OrderRequest(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """An order as the venue gets it."""
 
     client_order_id: str
@@ -35,7 +35,7 @@ class OrderRequest(Struct, frozen=True, kw_only=True):
     position_side: PositionSide = PositionSide.LONG
 
 
-class ExchangeReport(Struct, frozen=True, kw_only=True):
+class ExchangeReport(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What a venue says about one order: an answer, an execution report or the result of a query."""
 
     client_order_id: str

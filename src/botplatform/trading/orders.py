@@ -115,7 +115,7 @@ def opens_leg(side: Side, position_side: PositionSide) -> bool:
     return (side is Side.BUY) is (position_side is PositionSide.LONG)
 
 
-class OrderRecord(Struct, kw_only=True):
+class OrderRecord(Struct, kw_only=True, omit_defaults=True):
     """One order as its events describe it. Mutable, and only ever changed by `Orders.apply`."""
 
     order_id: str
@@ -204,8 +204,8 @@ class Orders(Struct):
     Finished orders stay resolvable, so that a late fill finds its order; the oldest beyond `keep` are forgotten.
     """
 
-    keep: int = 10_000
-    """How many finished orders are kept. Default: 10000."""
+    keep: int = 500
+    """How many finished orders are kept. Default: 500: with about 1 kB each, they fit into a checkpoint."""
     working: dict[str, OrderRecord] = field(default_factory=dict)
     finished: dict[str, OrderRecord] = field(default_factory=dict)
     finished_ids: list[str] = field(default_factory=list)

@@ -37,7 +37,7 @@ from botplatform.trading.risk import Denial, RiskContext, check
 __all__ = ["ExecutionEngine"]
 
 ZERO: Final = Decimal(0)
-KEEP_FINISHED: Final = 500
+KEEP_FINISHED: Final = 300
 """Finished orders that stay resolvable for late fills. The state has to fit into one checkpoint of under 1 MB."""
 KEEP_DECISIONS: Final = 1_000
 """Ids of handled decisions that are remembered, so that one that is delivered again makes nothing."""

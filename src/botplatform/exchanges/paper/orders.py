@@ -24,7 +24,7 @@ AVERAGE: Final = Context(prec=16)
 MAX_PARTS: Final = 4
 
 
-class PaperOrder(Struct, kw_only=True):
+class PaperOrder(Struct, kw_only=True, omit_defaults=True):
     """An order at the venue. All chance in its life is drawn when it arrives, from the seed and its id alone."""
 
     request: OrderRequest

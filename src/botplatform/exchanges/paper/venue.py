@@ -25,8 +25,8 @@ from botplatform.trading.reasons import Reason
 
 __all__ = ["FINISHED_KEPT", "PaperVenue"]
 
-FINISHED_KEPT: Final = 2_000
-"""How many finished orders of a symbol can still be asked for."""
+FINISHED_KEPT: Final = 50
+"""How many finished orders of a symbol can still be asked for. The state goes into a checkpoint, so it stays small."""
 
 
 class _Market(Struct):
