@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
+import os
+import socket
 from collections.abc import AsyncIterator, Iterable, Mapping
 from types import TracebackType
 from typing import Final, Self
 
 from botplatform.bus.jetstream.connection import Connection, connect_nats
-from botplatform.bus.jetstream.consumer import Counters, GroupConsumer
+from botplatform.bus.jetstream.consumer import GroupConsumer
 from botplatform.bus.jetstream.kv import Bucket
+from botplatform.bus.jetstream.lease import Lease
 from botplatform.bus.jetstream.publisher import Publisher
 from botplatform.bus.jetstream.replay import replay
 from botplatform.bus.jetstream.setup import CHECKPOINTS, TRADING, SetupReport, list_groups, read_log_id, setup
+from botplatform.bus.jetstream.stored import Counters
 from botplatform.bus.jetstream.taps import Taps
 from botplatform.core.event_bus import AsyncHandler, Delivery, DeliveryHandler, Feature, matches
 from botplatform.core.events import Event
-from botplatform.core.seam import Clock
+from botplatform.core.seam import Clock, random_id
 from botplatform.errors import BusError
 from botplatform.settings import BusSettings, NatsSettings
 
@@ -26,6 +31,8 @@ __all__ = ["JetStreamEventBus"]
 CHECK_S: Final = 0.002
 """First pause between two looks at the groups of other processes; doubles up to `MAX_CHECK_S`."""
 MAX_CHECK_S: Final = 0.1
+LOCAL_S: Final = 1.0
+"""Seconds to wait for the groups in this process before asking the server about all."""
 SLOW_S: Final = 10.0
 """After so many seconds `wait_settled` says in the log what it waits for."""
 
@@ -65,6 +72,7 @@ class JetStreamEventBus:
         self._progress = asyncio.Event()
         self._failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._log_id = ""
+        self._member = f"{socket.gethostname()}-{os.getpid()}-{random_id()[:8]}"
 
     @classmethod
     async def connect(
@@ -147,12 +155,15 @@ class JetStreamEventBus:
         """Wait until the server knows every subscription."""
         await self._taps.ready()
 
-    async def attach(self, group: str, handler: DeliveryHandler, *, after: int | None = None) -> None:
+    async def attach(
+        self, group: str, handler: DeliveryHandler, *, after: int | None = None, standby: bool = False
+    ) -> None:
         """Deliver to the group's durable consumer, in order, one at a time; acknowledge when the handler returns.
 
         `after` continues right behind that sequence of the log; None continues where the group stopped. One process
-        at a time holds a group. A handler that raises stops the delivery, and `wait_failed` raises what it raised.
-        Raises `StreamError` when the group was not set up.
+        at a time holds a group; with `standby` this one begins when the other ends, which is right only for handlers
+        without state of their own. A handler that raises stops the delivery, and `wait_failed` raises what it raised.
+        Raises `StreamError` when the group was not set up, or another process holds it for longer than a crash takes.
         """
         if group in self._groups:
             raise BusError(f"the group {group} is attached already: detach it first")
@@ -162,12 +173,13 @@ class JetStreamEventBus:
             group,
             handler,
             self.counters,
+            lease=Lease(self.connection, group, self._member),
             on_idle=self._progress.set,
             on_failed=self._fail,
         )
         self._groups[group] = consumer
         try:
-            await consumer.start(after)
+            await consumer.start(after, standby=standby)
         except BaseException:
             del self._groups[group]
             raise
@@ -206,30 +218,31 @@ class JetStreamEventBus:
         """
         clock = self.connection.clock
         begun = clock.monotonic_ns()
-        warned = False
-        pause = CHECK_S
+        pause, warned = CHECK_S, False
         before: tuple[int, tuple[int, ...]] | None = None
         while True:
             await self._wait_local()
             last, groups = await self.last_sequence(), await list_groups(self.connection, self._stream)
             behind = [name for name, info in groups.items() if info["num_pending"] or info["num_ack_pending"]]
-            if not behind:
-                ours = last <= max(self._publisher.newest.values(), default=0)
-                if ours and self._local_settled() and groups.keys() <= self._groups.keys():
-                    return
-                # The server counts what is pending a moment after it has stored it: only two equal looks are one.
-                now = (last, tuple(info["delivered"]["consumer_seq"] for info in groups.values()))
-                if now == before:
-                    return
-                before = now
-                await clock.sleep(CHECK_S)
-                continue
-            before = None
+            now = (last, tuple(info["delivered"]["consumer_seq"] for info in groups.values()))
+            # The server counts what is pending a moment after it has stored it: two equal looks are needed, unless
+            # all that is in the log, and all that handles it, is here.
+            if not behind and (now == before or self._all_here(last, groups.keys())):
+                return
+            before = None if behind else now
             if not warned and clock.monotonic_ns() - begun > SLOW_S * 1e9:
                 warned = True
                 logger.warning("still waiting for %s to handle what is in the log", ", ".join(behind))
+            pause = min(MAX_CHECK_S, pause * 2) if behind else CHECK_S
             await clock.sleep(pause)
-            pause = min(MAX_CHECK_S, pause * 2)
+
+    def _all_here(self, last: int, groups: Iterable[str]) -> bool:
+        here = {name for name, group in self._groups.items() if group.active}
+        return (
+            last <= max(self._publisher.newest.values(), default=0)
+            and here.issuperset(groups)
+            and self._local_settled()
+        )
 
     def _local_settled(self) -> bool:
         """Tell whether the groups here have handled all that was published here."""
@@ -242,21 +255,21 @@ class JetStreamEventBus:
                     if any(matches(pattern, event_type) for pattern in group.patterns)
                 )
                 for group in self._groups.values()
+                if group.active
             )
             and not self._publisher.in_flight
         )
 
     async def _wait_local(self) -> None:
-        while not self._local_settled():
-            if self._failed.done():
-                await self._failed
-            self._progress.clear()
-            if self._local_settled():
-                return
-            try:
-                await asyncio.wait_for(self._progress.wait(), MAX_CHECK_S)
-            except TimeoutError:
-                continue
+        """Wait for the groups here, without asking the server; but not for ever: what expired never comes."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(LOCAL_S):
+                while not self._local_settled() and not self._failed.done():
+                    self._progress.clear()
+                    if self._publisher.in_flight:
+                        await self.connection.clock.sleep(CHECK_S)
+                    else:
+                        await self._progress.wait()
         if self._failed.done():
             await self._failed
 

@@ -14,20 +14,19 @@ import logging
 from collections import deque
 from collections.abc import Callable
 from functools import partial
-from typing import Final, NamedTuple
+from typing import Final
 
 import nats.errors
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 
 from botplatform.bus.jetstream.connection import ApiError, Connection
-from botplatform.bus.jetstream.subjects import parse_stored
-from botplatform.bus.jetstream.wire import decode
+from botplatform.bus.jetstream.lease import LEASE_S, Lease
+from botplatform.bus.jetstream.stored import Arrived, Counters, decode_stored, parse_ack
 from botplatform.core.event_bus import Delivery, DeliveryHandler
-from botplatform.core.events import Event
-from botplatform.errors import BusError, InvalidEvent, StreamError
+from botplatform.errors import BotPlatformError, BusError, StreamError
 
-__all__ = ["Arrived", "Counters", "GroupConsumer", "decode_stored", "parse_ack"]
+__all__ = ["GroupConsumer"]
 
 BATCH: Final = 256
 """Most events that are here and not handled."""
@@ -41,49 +40,6 @@ RETRY_S: Final = 0.1
 logger = logging.getLogger(__name__)
 
 
-class Counters:
-    """What went wrong and was survived, for monitoring."""
-
-    __slots__ = ("dropped", "undecodable")
-
-    def __init__(self) -> None:
-        self.undecodable = 0
-        """Bodies that are not events, or not of the type that their subject says."""
-        self.dropped = 0
-        """Events that a live subscription did not see, because its handlers were too slow."""
-
-
-class Arrived(NamedTuple):
-    """What the reply subject of a delivery says."""
-
-    deliveries: int
-    sequence: int
-    consumer_sequence: int
-    pending: int
-
-
-def parse_ack(reply: str) -> Arrived | None:
-    """Take a reply subject apart; None for one that is not of a delivery. Both forms that servers use are known."""
-    if not reply.startswith("$JS.ACK."):
-        return None
-    tokens = reply.split(".")
-    at = 4 if len(tokens) == 9 else 6
-    return Arrived(int(tokens[at]), int(tokens[at + 1]), int(tokens[at + 2]), int(tokens[at + 4]))
-
-
-def decode_stored(message: Msg, counters: Counters) -> Event | None:
-    """Return the event of a stored message; count, log and skip what is none."""
-    stored = parse_stored(message.subject)
-    try:
-        if stored is None:
-            raise InvalidEvent(f"the subject {message.subject} is not that of a stored event")
-        return decode(message.data, stored.type)
-    except InvalidEvent as e:
-        counters.undecodable += 1
-        logger.warning("skipped a message on %s that is not an event: %s", message.subject, e)
-        return None
-
-
 class GroupConsumer:
     """One group's deliveries in this process."""
 
@@ -95,6 +51,7 @@ class GroupConsumer:
         handler: DeliveryHandler,
         counters: Counters,
         *,
+        lease: Lease,
         on_idle: Callable[[], None],
         on_failed: Callable[[Exception], None],
     ) -> None:
@@ -107,6 +64,7 @@ class GroupConsumer:
         self._stream = stream
         self._handler = handler
         self._counters = counters
+        self._lease = lease
         self._on_idle = on_idle
         self._on_failed = on_failed
         self._waiting: deque[tuple[int, Msg, Arrived]] = deque()
@@ -121,17 +79,27 @@ class GroupConsumer:
         self._stale = asyncio.Event()
         self._to_acknowledge: Msg | None = None
         self._since_ack = 0
-        self._stopping = False
+        self._stop = asyncio.Event()
         self._busy = False
-        self._tasks: list[asyncio.Task[None]] = []
+        self._delivery: asyncio.Task[None] | None = None
+        self._background: list[asyncio.Task[None]] = []
+
+    @property
+    def active(self) -> bool:
+        """Tell whether the group is handled here, and not stood by for."""
+        return self._delivery is not None
 
     @property
     def idle(self) -> bool:
         """Tell whether nothing waits, nothing is in hand and all is acknowledged."""
         return not self._busy and not self._waiting and self._to_acknowledge is None
 
-    async def start(self, after: int | None) -> None:
-        """Begin behind `after`; None: behind what the group acknowledged. Raises `StreamError` without its consumer."""
+    async def start(self, after: int | None, *, standby: bool) -> None:
+        """Begin behind `after`; None: behind what the group acknowledged.
+
+        Raises `StreamError` when the group has no consumer, and when another process holds it; with `standby`, it
+        begins in the background as soon as it is free.
+        """
         info = await self._connection.api_or_none(f"CONSUMER.INFO.{self._stream}.{self.group}")
         if info is None:
             raise StreamError(
@@ -140,28 +108,59 @@ class GroupConsumer:
         config = info["config"]
         subjects = config.get("filter_subjects") or [config.get("filter_subject") or "*.*.*.*"]
         self.patterns = tuple(".".join(subject.split(".")[:2]) for subject in subjects)
+        if standby:
+            self._background = [asyncio.create_task(self._stand_by(after), name=f"group-{self.group}-standby")]
+            return
+        await self._lease.take(wait_s=2 * LEASE_S)
+        try:
+            await self._begin(after)
+        except BaseException:
+            await self._lease.release()
+            raise
+
+    async def _stand_by(self, after: int | None) -> None:
+        try:
+            await self._lease.take(wait_s=None)
+            await self._begin(after)
+        except BotPlatformError as e:
+            self._fail(e)
+
+    async def _begin(self, after: int | None) -> None:
+        self._lease.keep(self._fail)
+        if after is None:
+            info = await self._connection.api(f"CONSUMER.INFO.{self._stream}.{self.group}")
+            self.handled = int(info["ack_floor"]["stream_seq"])
+        else:
+            self.handled = after
         self._known = after is not None
-        self.handled = after if after is not None else int(info["ack_floor"]["stream_seq"])
         await self._open()
         self._connection.on_back.append(self._renew)
-        self._tasks = [
-            asyncio.create_task(self._deliver(), name=f"group-{self.group}"),
-            asyncio.create_task(self._keep_alive(), name=f"group-{self.group}-sessions"),
-        ]
+        self._delivery = asyncio.create_task(self._deliver(), name=f"group-{self.group}")
+        self._background.append(asyncio.create_task(self._keep_alive(), name=f"group-{self.group}-sessions"))
 
     async def stop(self) -> None:
-        """Finish the event in hand, acknowledge it and stop; called by the handler itself, right after it."""
-        self._stopping = True
+        """Finish the event in hand, acknowledge it and stop; called by the handler itself, right after it returns."""
+        self._stop.set()
         self._work.set()
         with contextlib.suppress(ValueError):
             self._connection.on_back.remove(self._renew)
-        if not self._tasks:
-            return
-        delivering, sessions = self._tasks
-        sessions.cancel()
-        if asyncio.current_task() is not delivering:
-            await asyncio.wait([delivering, sessions])
+        finishing = asyncio.create_task(self._finish(), name=f"group-{self.group}-stop")
+        if asyncio.current_task() is self._delivery:
+            self._background.append(finishing)
+        else:
+            await finishing
+
+    async def _finish(self) -> None:
+        current = asyncio.current_task()
+        others = [task for task in self._background if task is not current]
+        for task in others:
+            task.cancel()
+        if self._delivery is not None:
+            others.append(self._delivery)
+        if others:
+            await asyncio.wait(others)
         await self._close_session()
+        await self._lease.release()
 
     async def _open(self) -> None:
         """Begin a session: whatever an earlier one has pulled no longer counts."""
@@ -188,7 +187,7 @@ class GroupConsumer:
     async def _pull(self) -> None:
         """Ask for more when half of what may be here is handled."""
         room = BATCH - self._outstanding - len(self._waiting)
-        if room < BATCH // 2 or self._stopping:
+        if room < BATCH // 2 or self._stop.is_set():
             return
         self._outstanding += room
         body = {"batch": room, "expires": PULL_S * 10**9, "idle_heartbeat": HEARTBEAT_S * 10**9}
@@ -257,13 +256,16 @@ class GroupConsumer:
                 await clock.sleep(RETRY_S)
 
     async def _deliver(self) -> None:
-        while not self._stopping:
+        while not self._stop.is_set():
             if not self._waiting:
                 await self._acknowledge()
                 self._on_idle()
                 self._work.clear()
-                if not self._waiting and not self._stopping:
+                if not self._waiting and not self._stop.is_set():
                     await self._work.wait()
+                continue
+            if not self._lease.valid:
+                await self._regain()
                 continue
             session, message, arrived = self._waiting.popleft()
             self._busy = True
@@ -277,6 +279,14 @@ class GroupConsumer:
                 self._busy = False
             await self._pull()
         await self._acknowledge()
+
+    async def _regain(self) -> None:
+        """Wait until the group is ours for certain, or until there is no more to do."""
+        valid = asyncio.create_task(self._lease.wait_valid())
+        stop = asyncio.create_task(self._stop.wait())
+        await asyncio.wait([valid, stop], return_when=asyncio.FIRST_COMPLETED)
+        for task in (valid, stop):
+            task.cancel()
 
     async def _handle(self, session: int, message: Msg, arrived: Arrived) -> None:
         if arrived.sequence > self.handled:  # else it was handled before, and only its acknowledgement was lost
@@ -298,13 +308,13 @@ class GroupConsumer:
         if message is None:
             return
         with contextlib.suppress(nats.errors.Error):  # lost with the connection: the next session begins behind it
-            if self._stopping:
+            if self._stop.is_set():
                 await self._connection.client.request(message.reply, b"+ACK", timeout=self._connection.timeout_s)
             else:
                 await self._connection.client.publish(message.reply, b"+ACK")
 
     def _fail(self, error: Exception) -> None:
-        self._stopping = True
+        self._stop.set()
         self._waiting.clear()
         self._work.set()
         self._on_failed(error)

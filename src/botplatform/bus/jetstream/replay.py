@@ -12,7 +12,7 @@ import nats.errors
 from nats.aio.msg import Msg
 
 from botplatform.bus.jetstream.connection import Connection
-from botplatform.bus.jetstream.consumer import Arrived, Counters, decode_stored, parse_ack
+from botplatform.bus.jetstream.stored import Arrived, Counters, decode_stored, parse_ack
 from botplatform.bus.jetstream.subjects import filters
 from botplatform.core.event_bus import Delivery
 from botplatform.errors import BusError

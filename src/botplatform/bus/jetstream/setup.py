@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from botplatform.bus.jetstream.connection import ApiError, Connection
 from botplatform.bus.jetstream.kv import Bucket
+from botplatform.bus.jetstream.lease import LEASE_S, LEASES
 from botplatform.bus.jetstream.subjects import PUBLISHED, STORED, filters
 from botplatform.core.seam import random_id
 from botplatform.errors import StreamError
@@ -71,6 +72,7 @@ async def setup(connection: Connection, settings: BusSettings, groups: Mapping[s
         await _stream(connection, _by_type_config(settings), None, steps)
     for bucket in BUCKETS:
         await _stream(connection, _bucket_config(bucket, settings), None, steps)
+    await _stream(connection, _leases_config(settings), None, steps)
     for group, patterns in groups.items():
         await _consumer(connection, settings.stream, group, filters(patterns), steps)
     known = await list_groups(connection, settings.stream)
@@ -189,6 +191,11 @@ def _bucket_config(bucket: str, settings: BusSettings) -> dict[str, Any]:
         "deny_delete": True,
         "allow_direct": True,
     }
+
+
+def _leases_config(settings: BusSettings) -> dict[str, Any]:
+    lifetime = round(LEASE_S * _SECOND_NS)
+    return {**_bucket_config(LEASES, settings), "max_age": lifetime, "duplicate_window": lifetime}
 
 
 async def _stream(connection: Connection, config: dict[str, Any], partitions: int | None, steps: _Steps) -> None:

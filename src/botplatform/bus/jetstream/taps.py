@@ -19,7 +19,7 @@ from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 
 from botplatform.bus.jetstream.connection import Connection
-from botplatform.bus.jetstream.consumer import Counters
+from botplatform.bus.jetstream.stored import Counters
 from botplatform.bus.jetstream.subjects import tap
 from botplatform.bus.jetstream.wire import decode
 from botplatform.core.event_bus import AsyncHandler, Routes, handler_failed

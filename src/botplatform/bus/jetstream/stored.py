@@ -1,0 +1,60 @@
+"""What a stored message says: its event, and what the server adds to its delivery."""
+
+from __future__ import annotations
+
+import logging
+from typing import NamedTuple
+
+from nats.aio.msg import Msg
+
+from botplatform.bus.jetstream.subjects import parse_stored
+from botplatform.bus.jetstream.wire import decode
+from botplatform.core.events import Event
+from botplatform.errors import InvalidEvent
+
+__all__ = ["Arrived", "Counters", "decode_stored", "parse_ack"]
+
+logger = logging.getLogger(__name__)
+
+
+class Counters:
+    """What went wrong and was survived, for monitoring."""
+
+    __slots__ = ("dropped", "undecodable")
+
+    def __init__(self) -> None:
+        self.undecodable = 0
+        """Bodies that are not events, or not of the type that their subject says."""
+        self.dropped = 0
+        """Events that a live subscription did not see, because its handlers were too slow."""
+
+
+class Arrived(NamedTuple):
+    """What the reply subject of a delivery says."""
+
+    deliveries: int
+    sequence: int
+    consumer_sequence: int
+    pending: int
+
+
+def parse_ack(reply: str) -> Arrived | None:
+    """Take a reply subject apart; None for one that is not of a delivery. Both forms that servers use are known."""
+    if not reply.startswith("$JS.ACK."):
+        return None
+    tokens = reply.split(".")
+    at = 4 if len(tokens) == 9 else 6
+    return Arrived(int(tokens[at]), int(tokens[at + 1]), int(tokens[at + 2]), int(tokens[at + 4]))
+
+
+def decode_stored(message: Msg, counters: Counters) -> Event | None:
+    """Return the event of a stored message; count, log and skip what is none."""
+    stored = parse_stored(message.subject)
+    try:
+        if stored is None:
+            raise InvalidEvent(f"the subject {message.subject} is not that of a stored event")
+        return decode(message.data, stored.type)
+    except InvalidEvent as e:
+        counters.undecodable += 1
+        logger.warning("skipped a message on %s that is not an event: %s", message.subject, e)
+        return None

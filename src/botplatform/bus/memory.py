@@ -1,0 +1,153 @@
+"""The log in memory: the durable bus's interface within one process, for trying things without a server.
+
+It keeps no event beyond the process, and only the newest ones for replay.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator, Iterable
+from typing import Final
+
+from botplatform.core.event_bus import (
+    AsyncHandler,
+    AsyncInMemoryEventBus,
+    Delivery,
+    DeliveryHandler,
+    Feature,
+    check_pattern,
+    matches,
+)
+from botplatform.core.events import Event
+from botplatform.errors import BusError
+
+__all__ = ["InMemoryLog"]
+
+MAX_KEPT: Final = 100_000
+MAX_WAITING: Final = 100_000
+
+
+class _Group:
+    """One group's queue and the task that empties it."""
+
+    def __init__(self, name: str, patterns: tuple[str, ...], handler: DeliveryHandler) -> None:
+        self.name = name
+        self.handler = handler
+        self.patterns = patterns
+        self.waiting: asyncio.Queue[Delivery] = asyncio.Queue(MAX_WAITING)
+        self.task: asyncio.Task[None] | None = None
+
+
+class InMemoryLog:
+    """An in-process `DurableEventBus`: ordered, shared by groups, de-duplicated, replayable, gone with the process.
+
+    `groups` maps a group to the patterns it listens to. A publisher waits when a group is far behind.
+    """
+
+    features = Feature.ISOLATED | Feature.CAUSE_FIRST | Feature.ORDERED | Feature.REPLAY | Feature.DEDUPLICATED
+
+    def __init__(self, groups: dict[str, tuple[str, ...]], *, keep: int = MAX_KEPT) -> None:
+        self._patterns = {name: tuple(map(check_pattern, patterns)) for name, patterns in groups.items()}
+        self._log: deque[Delivery] = deque(maxlen=keep)
+        self._ids: dict[str, None] = {}
+        self._sequence = 0
+        self._groups: dict[str, _Group] = {}
+        self._live = AsyncInMemoryEventBus()
+        self._failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._keep = keep
+
+    async def close(self) -> None:
+        """Stop every group."""
+        for name in list(self._groups):
+            await self.detach(name)
+        self._failed.cancel()
+
+    async def publish(self, event: Event) -> None:
+        """Append an event and queue it for every group that listens; the same id again is dropped."""
+        if event.id in self._ids:
+            return
+        if len(self._ids) >= self._keep:
+            del self._ids[next(iter(self._ids))]
+        self._ids[event.id] = None
+        self._sequence += 1
+        delivery = Delivery(event, self._sequence)
+        self._log.append(delivery)
+        for group in self._groups.values():
+            if any(matches(pattern, event.type) for pattern in group.patterns):
+                await group.waiting.put(delivery)
+        await self._live.publish(event)
+
+    async def publish_all(self, events: Iterable[Event]) -> None:
+        """Publish in order."""
+        for event in events:
+            await self.publish(event)
+
+    def subscribe(self, event_type: str, handler: AsyncHandler) -> None:
+        """Await the handler for each event from now on that matches the pattern."""
+        self._live.subscribe(event_type, handler)
+
+    def unsubscribe(self, event_type: str, handler: AsyncHandler) -> None:
+        """Stop awaiting the handler for the pattern; unknown ones are ignored."""
+        self._live.unsubscribe(event_type, handler)
+
+    async def attach(self, group: str, handler: DeliveryHandler, *, after: int | None = None) -> None:
+        """Deliver to a group, in order, one at a time; what is kept behind `after` comes first."""
+        if group not in self._patterns or group in self._groups:
+            raise BusError(f"the group {group} is unknown, or attached already: known are {', '.join(self._patterns)}")
+        made = self._groups[group] = _Group(group, self._patterns[group], handler)
+        for delivery in self._log:
+            if delivery.sequence > (after or 0) and any(matches(p, delivery.event.type) for p in made.patterns):
+                made.waiting.put_nowait(delivery)
+        made.task = asyncio.create_task(self._deliver(made))
+
+    async def _deliver(self, group: _Group) -> None:
+        while True:
+            delivery = await group.waiting.get()
+            try:
+                await group.handler(delivery)
+            except Exception as e:  # noqa: BLE001  # the delivery stops, and `wait_failed` raises it
+                if not self._failed.done():
+                    self._failed.set_exception(e)
+                return
+            finally:
+                group.waiting.task_done()
+
+    async def detach(self, group: str) -> None:
+        """Finish what waits for the group, then stop."""
+        found = self._groups.get(group)
+        if found is not None and found.task is not None:
+            if not found.task.done():
+                await found.waiting.join()
+            found.task.cancel()
+            await asyncio.gather(found.task, return_exceptions=True)
+            del self._groups[group]
+
+    async def wait_failed(self) -> None:
+        """Wait until a delivery fails, and raise the reason."""
+        await asyncio.shield(self._failed)
+
+    async def replay(
+        self, patterns: Iterable[str], *, after: int = 0, until: int | None = None
+    ) -> AsyncIterator[Delivery]:
+        """Read what is kept of the log."""
+        wanted, end = tuple(patterns), self._sequence if until is None else until
+        for delivery in list(self._log):
+            if after < delivery.sequence <= end and any(matches(p, delivery.event.type) for p in wanted):
+                yield delivery
+
+    async def last_sequence(self) -> int:
+        """Return the sequence of the newest event."""
+        return self._sequence
+
+    async def wait_settled(self) -> None:
+        """Wait until every group has handled everything, and what came of it."""
+        seen = -1
+        while seen != self._sequence:
+            seen = self._sequence
+            for group in list(self._groups.values()):
+                join = asyncio.ensure_future(group.waiting.join())
+                await asyncio.wait({join, self._failed}, return_when=asyncio.FIRST_COMPLETED)
+                if self._failed.done():
+                    join.cancel()
+                    self._failed.result()
