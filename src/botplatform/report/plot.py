@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from decimal import Decimal
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["FORMATS", "plot_run"]
+__all__ = ["FORMATS", "check_target", "plot_run"]
 
 FORMATS: Final = (".png", ".svg", ".pdf")
 """Endings of file names that a picture can have."""
@@ -40,21 +41,28 @@ MARKS: Final = {
 MAX_SYMBOLS: Final = len(COLOURS)
 
 
+def check_target(path: Path) -> None:
+    """Refuse, before a long run, what `plot_run` would refuse after it: an ending, a missing folder, no matplotlib."""
+    if path.suffix.lower() not in FORMATS:
+        raise SettingsError(
+            f"the picture {path} has the ending {path.suffix or 'of nothing'!r}: give one of {', '.join(FORMATS)}"
+        )
+    if path.is_dir() or not path.absolute().parent.is_dir():
+        raise StoreError(f"the picture {path} cannot be written: it has to be a file in a folder that exists")
+    if find_spec("matplotlib") is None:
+        raise MissingExtra("a picture needs matplotlib: pip install 'botplatform[plot]'")
+
+
 def plot_run(model: LiveModel, path: Path, *, title: str = "") -> None:
     """Draw a run into a file, PNG, SVG or PDF by its ending; an existing file is replaced.
 
     Several symbols share the price panel as changes since their first price. Raises `MissingExtra` without
     matplotlib, `SettingsError` for another ending, and `StoreError` when the file cannot be written.
     """
-    if path.suffix.lower() not in FORMATS:
-        raise SettingsError(
-            f"the picture {path} has the ending {path.suffix or 'of nothing'!r}: give one of {', '.join(FORMATS)}"
-        )
-    try:
-        import matplotlib as mpl  # noqa: PLC0415  # an extra, and slow to import
-        from matplotlib.figure import Figure  # noqa: PLC0415  # the same
-    except ImportError as e:
-        raise MissingExtra("a picture needs matplotlib: pip install 'botplatform[plot]'") from e
+    check_target(path)
+    import matplotlib as mpl  # noqa: PLC0415  # an extra, and slow to import
+    from matplotlib.figure import Figure  # noqa: PLC0415  # the same
+
     style: Any = {
         "font.size": 9.5,
         "axes.edgecolor": "#9aa5b1",
