@@ -35,7 +35,7 @@ from botplatform.core.events import (
     TradingEvent,
     TradingState,
 )
-from botplatform.telemetry.summary import amount, summarise
+from botplatform.telemetry.summary import amount, cents, summarise
 
 D = Decimal
 
@@ -148,3 +148,8 @@ def test_a_message_never_breaks_the_line(text: str) -> None:
 def test_an_amount_keeps_its_value_and_has_no_exponent(value: Decimal) -> None:
     assert D(amount(value)) == value
     assert "E" not in amount(value)
+
+
+def test_cents_are_rounded_however_large_the_number_is() -> None:
+    assert (cents(D("1.005")), cents(D("2.50")), cents(D("-0.001"))) == ("1", "2.5", "0")
+    assert cents(D("1e60")) == "1" + "0" * 60

@@ -28,7 +28,7 @@ from botplatform.core.events import (
     TradingEvent,
 )
 
-__all__ = ["amount", "summarise"]
+__all__ = ["amount", "cents", "summarise"]
 
 MAX_TEXT: Final = 300
 """Characters of free text in a summary; what is longer is cut and marked with an ellipsis."""
@@ -48,6 +48,11 @@ def amount(value: Decimal | float | None) -> str:
             text = format(Decimal(text), "f")
     text = text.rstrip("0").rstrip(".") if "." in text else text
     return "0" if text in ("", "-0") else text
+
+
+def cents(value: Decimal) -> str:
+    """Write a number for people with two decimals at most."""
+    return amount(Decimal(f"{value:.2f}"))
 
 
 def summarise(event: Event) -> str:
@@ -130,7 +135,7 @@ def _state(payload: StateEvent) -> str:
     if payload.equity is not None:
         parts.append(f"equity {amount(payload.equity)}")
     if payload.drawdown:
-        parts.append(f"drawdown {amount((payload.drawdown * 100).quantize(Decimal('0.01')))} %")
+        parts.append(f"drawdown {cents(payload.drawdown * 100)} %")
     return ", ".join(part for part in parts if part)
 
 

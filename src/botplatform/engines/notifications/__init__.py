@@ -1,0 +1,1 @@
+"""Notifications: decides what people should hear of, and takes it to their channels."""
