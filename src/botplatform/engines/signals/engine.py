@@ -20,12 +20,14 @@ __all__ = ["SignalsEngine"]
 MAX_SYMBOLS: Final = 10_000
 """Symbols that are followed; snapshots of further ones are ignored and counted."""
 
+_NO_STATE: Final = msgspec.Raw(b"null")
+
 Update = Callable[[MarketEvent], float | None]
 
 
 class _SavedSignal(msgspec.Struct):
     kind: str
-    state: msgspec.Raw | None = None
+    state: msgspec.Raw = _NO_STATE
     failed: str = ""
 
 
@@ -197,7 +199,7 @@ class SignalsEngine:
                 continue
             if known.failed:
                 market.failed[configured.name] = known.failed
-            elif known.state is not None:
+            else:
                 restored = signal.from_state(known.state)
                 if restored.parameters() == signal.parameters():
                     market.signals[configured.name] = restored
