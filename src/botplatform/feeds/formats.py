@@ -140,7 +140,8 @@ def _name(kind: str, index: dict[str, int], depth: int, time: Sequence[Any]) -> 
     if kind == "candles":
         if "close_time" in index:
             return "Binance klines"
-        return "ccxt candles" if "".join(map(str, time)).isdigit() else "candles"
+        milliseconds = [text for text in map(str, time) if len(text) == 13 and text.isdigit()]
+        return "ccxt candles" if milliseconds else "candles"
     if kind == "quotes":
         return "Binance book tickers" if "best_bid_price" in index else "quotes"
     if not index.keys().isdisjoint(("agg_trade_id", "first_trade_id", "f")):

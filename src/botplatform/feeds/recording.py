@@ -7,7 +7,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import closing, suppress
 from itertools import islice, pairwise
 from pathlib import Path
@@ -98,13 +98,14 @@ class Recording:
 
     def __iter__(self) -> Iterator[MarketEvent]:
         """Read the snapshots from the beginning."""
-        return KIND_READERS[self._origin.layout.kind](self._origin, self._rows())
+        with closing(self._rows()) as rows:  # an error leaves no file open
+            yield from KIND_READERS[self._origin.layout.kind](self._origin, rows)
 
-    def _rows(self) -> Iterator[Row]:
+    def _rows(self) -> Generator[Row, None, None]:
         column = self._origin.layout.roles.get("symbol")
         return self._table.rows() if column is None else self._of_symbol(column)
 
-    def _of_symbol(self, column: int) -> Iterator[Row]:
+    def _of_symbol(self, column: int) -> Generator[Row, None, None]:
         """Leave out the rows of other symbols; raise `FeedError` at the end when there was no other row."""
         wanted = normalise_symbol(self._symbol)
         known: dict[str, bool] = {}
@@ -140,8 +141,8 @@ class Recording:
             return 0
         times: list[int] = []
         column = self._origin.layout.roles["time"]
-        with suppress(FeedError, ValueError, TypeError, IndexError):  # reading says so in its place
-            rows = self._rows()
+        unread = (FeedError, ValueError, TypeError, IndexError)  # reading says so in its place
+        with suppress(*unread), closing(self._rows()) as rows:
             times.extend(self._origin.moment(row[column]) for row in islice(rows, _ROWS_TO_MEASURE) if row)
         return min((after - before for before, after in pairwise(times) if after > before), default=0)
 

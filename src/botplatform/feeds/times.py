@@ -82,7 +82,7 @@ def text_ns(ns: int) -> str:
 
 
 def _unusual_ns(value: Any) -> int:
-    moment = datetime.fromisoformat(value.strip())
+    moment = datetime.fromisoformat(str(value).strip())
     if moment.tzinfo is not None:
         moment = moment.astimezone(UTC).replace(tzinfo=None)
     delta = moment - _EPOCH
