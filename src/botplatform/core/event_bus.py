@@ -159,7 +159,7 @@ def check_pattern(pattern: str) -> str:
     return pattern
 
 
-def handler_failed(event: Event, handler: object, error: Exception, source: str = "event_bus") -> Event | None:
+def handler_failed(event: Event, handler: object, error: BaseException, source: str = "event_bus") -> Event | None:
     """Log a handler's failure and make the `system.error` that reports it; None when the event was one itself."""
     name = getattr(handler, "__qualname__", None) or type(handler).__qualname__
     logger.error("handler %s failed on %s %s", name, event.type, event.id, exc_info=error)
@@ -232,7 +232,7 @@ class InMemoryEventBus:
         self._routes.add(event_type, handler)
 
     def unsubscribe(self, event_type: str, handler: Handler) -> None:
-        """Stop calling the handler for the pattern; unknown ones are ignored."""
+        """Stop calling the handler for the pattern, from the next event on; unknown ones are ignored."""
         self._routes.discard(event_type, handler)
 
     def publish(self, event: Event) -> None:
@@ -245,8 +245,11 @@ class InMemoryEventBus:
                 raise BusOverflow(f"more than {self._max_waiting} events wait in the bus: handlers publish in a circle")
             self._waiting.append(event)
             return
-        self._busy = True
         waiting = self._waiting
+        if waiting:  # an interrupt left some over: they come first
+            waiting.append(event)
+            event = waiting.popleft()
+        self._busy = True
         try:
             while True:
                 for handler in self._routes[event.type]:
@@ -266,27 +269,44 @@ class InMemoryEventBus:
             self._waiting.append(report)
 
 
+class _Drain:
+    """One event on its way through the asynchronous bus, with all that comes of it."""
+
+    __slots__ = ("bus", "done", "waiting")
+
+    def __init__(self, bus: AsyncInMemoryEventBus, event: Event) -> None:
+        self.bus = bus
+        self.waiting = deque([event])
+        self.done = False
+
+
+_DRAINS: ContextVar[tuple[_Drain, ...]] = ContextVar("botplatform_drains", default=())
+"""The drains that the current code was called from, of all buses."""
+
+
 class AsyncInMemoryEventBus:
     """The asynchronous bus in memory, with the rules of `InMemoryEventBus`.
 
-    Outside of a handler, `publish` returns when the event and all that came of it has been delivered.
+    Outside of a handler, `publish` returns when the event and all that came of it has been delivered, and what
+    several tasks publish is delivered one after the other, in the order of their calls. A caller that is
+    cancelled stops waiting; what it published is delivered all the same. Inside a handler, also in tasks that
+    the handler started and while it runs, `publish` returns at once, and the event follows the current one.
     """
 
     features = Feature.ISOLATED | Feature.CAUSE_FIRST | Feature.ORDERED
 
     def __init__(self, max_waiting: int = MAX_WAITING) -> None:
         self._routes: Routes[AsyncHandler] = Routes()
-        self._waiting: deque[Event] = deque()
         self._max_waiting = max_waiting
         self._turn = asyncio.Lock()
-        self._inside: ContextVar[bool] = ContextVar("inside_handler", default=False)
+        self._deliveries: set[asyncio.Task[None]] = set()
 
     def subscribe(self, event_type: str, handler: AsyncHandler) -> None:
         """Await the handler for each event whose type matches the pattern."""
         self._routes.add(event_type, handler)
 
     def unsubscribe(self, event_type: str, handler: AsyncHandler) -> None:
-        """Stop awaiting the handler for the pattern; unknown ones are ignored."""
+        """Stop awaiting the handler for the pattern, from the next event on; unknown ones are ignored."""
         self._routes.discard(event_type, handler)
 
     async def publish(self, event: Event) -> None:
@@ -294,27 +314,42 @@ class AsyncInMemoryEventBus:
 
         Raises `BusOverflow` when more than `max_waiting` events wait.
         """
-        if len(self._waiting) >= self._max_waiting:
-            raise BusOverflow(f"more than {self._max_waiting} events wait in the bus: handlers publish in a circle")
-        self._waiting.append(event)
-        if self._inside.get():
-            return
-        async with self._turn:
-            token = self._inside.set(True)
-            try:
-                while self._waiting:
-                    await self._deliver(self._waiting.popleft())
-            finally:
-                self._inside.reset(token)
+        for drain in _DRAINS.get():
+            if drain.bus is self and not drain.done:
+                self._check_room(len(drain.waiting))
+                drain.waiting.append(event)
+                return
+        self._check_room(len(self._deliveries))
+        delivery = asyncio.create_task(self._deliver_all(_Drain(self, event)))
+        self._deliveries.add(delivery)
+        delivery.add_done_callback(self._deliveries.discard)
+        await asyncio.shield(delivery)
 
-    async def _deliver(self, event: Event) -> None:
-        for handler in self._routes[event.type]:
+    def _check_room(self, waiting: int) -> None:
+        if waiting >= self._max_waiting:
+            raise BusOverflow(f"more than {self._max_waiting} events wait in the bus: handlers publish in a circle")
+
+    async def _deliver_all(self, drain: _Drain) -> None:
+        async with self._turn:
+            _DRAINS.set((*_DRAINS.get(), drain))
             try:
-                await handler(event)
-            except Exception as e:  # noqa: BLE001  # isolation: whatever a handler raises stays with it
-                report = handler_failed(event, handler, e)
-                if report is not None:
-                    self._waiting.append(report)
+                while drain.waiting:
+                    event = drain.waiting.popleft()
+                    for handler in self._routes[event.type]:
+                        await self._call(handler, event, drain)
+            finally:
+                drain.done = True
+
+    async def _call(self, handler: AsyncHandler, event: Event, drain: _Drain) -> None:
+        try:
+            await handler(event)
+        except (Exception, asyncio.CancelledError) as e:  # isolation: what a handler raises stays with it
+            task = asyncio.current_task()
+            if isinstance(e, asyncio.CancelledError) and task is not None and task.cancelling():
+                raise  # the whole delivery is cancelled: the loop is closing
+            report = handler_failed(event, handler, e)
+            if report is not None:
+                drain.waiting.append(report)
 
 
 def describe(features: Feature) -> list[str]:

@@ -29,6 +29,7 @@ KNOWN_TOKENS: Final[set[str]] = set()
 """Tokens that were found right before; bounded by `_MAX_KNOWN_TOKENS`."""
 
 _MAX_KNOWN_TOKENS: Final = 4_096
+_INF: Final = float("inf")
 _TOKEN: Final = re.compile(r"[!-)+-\-/-=?-~]{1,64}")  # printable ASCII without blank . * >
 _NOT_IN_TOKEN: Final = re.compile(r"[^!-)+-\-/-=?-~]")
 
@@ -166,27 +167,36 @@ def known(number: int, table: Sequence[EnumType | None], where: str) -> Any:
 
 
 def finite_map(value: Any, where: str) -> Mapping[str, float]:
-    """Accept a mapping from names to finite numbers; return a copy that cannot be changed."""
-    if not isinstance(value, Mapping):
-        _refuse(where, f"is {shown(value)}: it has to map names to numbers")
-    copy = dict(value)
-    for name, number in copy.items():
-        if type(name) is not str or not name:
-            _refuse(where, f"has the name {shown(name)}: names have to be strings that are not empty")
-        if type(number) is not float or not isfinite(number):
-            copy[name] = finite(number, f"{where}[{shown(name)}]")
+    """Accept a mapping from names to finite numbers; return a copy, sorted by name, that cannot be changed.
+
+    Sorted, because a map has no order on the wire: whoever walks through it sees the same order everywhere.
+    """
+    copy: dict[str, float] = {}
+    for name in _names(value, where):
+        number = value[name]
+        if type(number) is not float or not -_INF < number < _INF:
+            number = finite(number, f"{where}[{shown(name)}]")
+        copy[name] = number
     return MappingProxyType(copy)
 
 
 def typed_map(value: Any, kind: type[Instance], where: str) -> Mapping[str, Instance]:
-    """Accept a mapping from names to values of one class; return a copy that cannot be changed."""
-    if not isinstance(value, Mapping):
-        _refuse(where, f"is {shown(value)}: it has to map names to {kind.__name__}")
-    for name, item in value.items():
+    """Accept a mapping from names to values of one class; return a copy, sorted by name, that cannot be changed."""
+    names = _names(value, where)
+    for name in names:
+        if type(value[name]) is not kind:
+            instance(value[name], kind, f"{where}[{shown(name)}]")
+    return MappingProxyType({name: value[name] for name in names})
+
+
+def _names(value: Any, where: str) -> list[str]:
+    """Return the names of a mapping in order; refuse what is no mapping, and names that are not strings or empty."""
+    if type(value) is not dict and not isinstance(value, Mapping):
+        _refuse(where, f"is {shown(value)}: it has to map names to values")
+    for name in value:
         if type(name) is not str or not name:
             _refuse(where, f"has the name {shown(name)}: names have to be strings that are not empty")
-        instance(item, kind, f"{where}[{shown(name)}]")
-    return MappingProxyType(dict(value))
+    return sorted(value)
 
 
 def finite_tuple(value: Any, where: str) -> tuple[float, ...]:
