@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import zlib
 from typing import Protocol
 
 import msgspec
 
-from botplatform.errors import StateError
+from botplatform.bus.jetstream.kv import Bucket
+from botplatform.errors import StateError, StreamError
 
-__all__ = ["Checkpoint", "Checkpoints", "MemoryCheckpoints", "decode", "encode"]
+__all__ = ["BucketCheckpoints", "Checkpoint", "Checkpoints", "MemoryCheckpoints", "decode", "encode"]
 
 
 class Checkpoint(msgspec.Struct, frozen=True):
@@ -45,16 +47,38 @@ class MemoryCheckpoints:
         self.saved[engine] = checkpoint
 
 
+class BucketCheckpoints:
+    """Checkpoints in a bucket of the log's server, replaced by compare-and-set."""
+
+    def __init__(self, bucket: Bucket) -> None:
+        self._bucket = bucket
+        self._revisions: dict[str, int] = {}
+
+    async def load(self, engine: str) -> Checkpoint | None:
+        """Return the newest checkpoint, or None when there is none."""
+        entry = await self._bucket.get(engine)
+        self._revisions[engine] = 0 if entry is None else entry.revision
+        return None if entry is None else decode(entry.value, engine)
+
+    async def save(self, engine: str, checkpoint: Checkpoint) -> None:
+        """Replace the checkpoint that was loaded or saved last; raise `StateError` when somebody else did so."""
+        try:
+            revision = await self._bucket.put(engine, encode(checkpoint), expected=self._revisions.get(engine))
+        except StreamError as e:
+            raise StateError(f"the checkpoint of {engine} at {checkpoint.sequence} was refused: {e}") from e
+        self._revisions[engine] = revision
+
+
 def encode(checkpoint: Checkpoint) -> bytes:
-    """Encode for a bucket."""
-    return msgspec.msgpack.encode(checkpoint)
+    """Encode for a bucket, compressed: a message of the server has a largest size."""
+    return zlib.compress(msgspec.msgpack.encode(checkpoint), level=1)
 
 
 def decode(data: bytes, engine: str) -> Checkpoint:
     """Decode from a bucket; raise `StateError` when it cannot be read."""
     try:
-        return msgspec.msgpack.decode(data, type=Checkpoint)
-    except msgspec.DecodeError as e:
+        return msgspec.msgpack.decode(zlib.decompress(data), type=Checkpoint)
+    except (msgspec.DecodeError, zlib.error) as e:
         raise StateError(
             f"the checkpoint of {engine} cannot be read ({e}): delete it from the bucket, and the state is rebuilt from the log"
         ) from e

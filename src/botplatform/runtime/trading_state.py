@@ -6,9 +6,18 @@ from typing import Protocol
 
 import msgspec
 
+from botplatform.bus.jetstream.kv import Bucket
 from botplatform.core.events import TradingState
 
-__all__ = ["MAY_TRADE", "MemoryTradingState", "TradingStateRecord", "TradingStateStore", "decode", "encode"]
+__all__ = [
+    "MAY_TRADE",
+    "BucketTradingState",
+    "MemoryTradingState",
+    "TradingStateRecord",
+    "TradingStateStore",
+    "decode",
+    "encode",
+]
 
 
 class TradingStateRecord(msgspec.Struct, frozen=True):
@@ -47,6 +56,24 @@ class MemoryTradingState:
     async def write(self, record: TradingStateRecord) -> None:
         """Replace the state."""
         self.record = record
+
+
+class BucketTradingState:
+    """The trading state in a bucket of the log's server: read from the leader each time."""
+
+    KEY = "state"
+
+    def __init__(self, bucket: Bucket) -> None:
+        self._bucket = bucket
+
+    async def read(self) -> TradingStateRecord:
+        """Return the state as it is now."""
+        entry = await self._bucket.get(self.KEY)
+        return decode(None if entry is None else entry.value)
+
+    async def write(self, record: TradingStateRecord) -> None:
+        """Replace the state, whatever it was: the last word counts."""
+        await self._bucket.put(self.KEY, encode(record))
 
 
 def encode(record: TradingStateRecord) -> bytes:

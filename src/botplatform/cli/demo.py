@@ -1,0 +1,79 @@
+"""`botplatform demo`: everything at once on this machine, with a live view and a report at the end."""
+
+from __future__ import annotations
+
+import asyncio
+import tempfile
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from botplatform.bootstrap import Platform, open_platform
+from botplatform.cli.backtest import prices_and_fees
+from botplatform.cli.invocation import invocation_of
+from botplatform.cli.run import embedded, run_loop, run_until_signal
+from botplatform.cli.view import live_view
+from botplatform.core.seam import SystemClock
+from botplatform.engines.monitoring.model import LiveModel
+from botplatform.report.model import build_report
+from botplatform.report.render import print_report
+from botplatform.settings import Settings
+from botplatform.telemetry.logs import configure_logging
+
+__all__ = ["demo"]
+
+
+def demo(
+    ctx: typer.Context,
+    duration: Annotated[
+        float, typer.Option(help="Seconds until it ends by itself; Ctrl-C ends it at any time.")
+    ] = 60.0,
+    plot: Annotated[
+        Path | None, typer.Option(help="Write a picture of prices, trades, equity and drawdown: .png or .svg.")
+    ] = None,
+) -> None:
+    """See everything at work: a NATS server of its own, all engines, a synthetic market and a paper exchange.
+
+    Shows price, signals, positions, orders and profit live, and ends with a report. Nothing is left behind.
+    """
+    settings = invocation_of(ctx).settings("log.level=warning")
+    configure_logging(settings.log)
+    run_loop(_demo(settings, duration, plot))
+
+
+async def _demo(settings: Settings, duration: float, plot: Path | None) -> None:
+    with tempfile.TemporaryDirectory(prefix="botplatform-demo-") as folder:
+        storage = settings.storage.model_copy(update={"path": Path(folder) / "store.sqlite"})
+        given = settings.model_copy(update={"storage": storage})
+        async with embedded(given, Path(folder) / "nats") as ready, open_platform(ready) as platform:
+            model = _model(platform)
+            wall_s = await _watch(platform, model, ready, duration)
+    report = build_report(model, title="Demo", prices_and_fees=prices_and_fees(settings), wall_s=wall_s)
+    print_report(report, Console())
+    if plot is not None:
+        from botplatform.report.plot import plot_run  # noqa: PLC0415  # drawing is an extra, and heavy
+
+        plot_run(model, plot, title="Demo")
+
+
+def _model(platform: Platform) -> LiveModel:
+    assert platform.monitoring is not None
+    return platform.monitoring.model
+
+
+async def _watch(platform: Platform, model: LiveModel, settings: Settings, duration: float) -> float:
+    """Run with the live view until the time is over or somebody stops it; return how many seconds that took."""
+    clock = SystemClock()
+    began_ns = clock.monotonic_ns()
+    command = f"nats sub -s {settings.nats.url} 'order.*' --translate 'botplatform events decode'"
+    view = asyncio.create_task(live_view(model, command, duration_s=duration, clock=clock))
+    timer = asyncio.get_running_loop().call_later(duration, platform.process.stop)
+    try:
+        await run_until_signal(platform.process)
+    finally:
+        timer.cancel()
+        view.cancel()
+        await asyncio.gather(view, return_exceptions=True)
+    return (clock.monotonic_ns() - began_ns) / 1e9

@@ -1,0 +1,162 @@
+"""`botplatform run`, `setup`, `halt`, `reduce` and `resume`: what Deployments and operators use."""
+
+from __future__ import annotations
+
+import asyncio
+import getpass
+import signal
+import sys
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from botplatform.bootstrap import ENGINES, groups, open_platform
+from botplatform.bus.jetstream.bus import JetStreamEventBus
+from botplatform.bus.jetstream.connection import connect_nats
+from botplatform.bus.jetstream.setup import setup as set_up
+from botplatform.bus.server import EmbeddedServer
+from botplatform.cli.invocation import invocation_of
+from botplatform.core.events import TradingState
+from botplatform.core.seam import SystemClock
+from botplatform.errors import SettingsError
+from botplatform.runtime.operator import change_trading_state
+from botplatform.runtime.process import Process
+from botplatform.runtime.trading_state import BucketTradingState
+from botplatform.settings import Settings
+from botplatform.telemetry.logs import configure_logging
+
+__all__ = ["embedded", "halt", "reduce", "resume", "run", "run_until_signal", "setup"]
+
+SECOND_SIGNAL_EXIT = 3
+Reason = Annotated[str, typer.Option(help="Why, for the record and for everybody who asks later.")]
+
+
+def run(
+    ctx: typer.Context,
+    engine: Annotated[
+        list[str] | None, typer.Option(help=f"Engine to run; can be given more than once. One of {', '.join(ENGINES)}.")
+    ] = None,
+    embedded_server: Annotated[  # noqa: FBT002  # a flag
+        bool, typer.Option("--embedded", help="Start a NATS server of its own first, kept in .botplatform/nats.")
+    ] = False,
+) -> None:
+    """Run engines against the configured bus until stopped by Ctrl-C or SIGTERM.
+
+    All engines by default: with the default settings that is a synthetic market, two example strategies and the
+    paper exchange. `botplatform setup` has to be run once before, except with --embedded.
+    """
+    settings = invocation_of(ctx).settings()
+    configure_logging(settings.log)
+    run_loop(_run(settings, tuple(engine or ENGINES), start_server=embedded_server))
+
+
+def setup(ctx: typer.Context) -> None:
+    """Create the streams, consumers and buckets that the engines need; what is there is brought up to date.
+
+    It can be repeated at any time, and never removes an event.
+    """
+    settings = _with_jetstream(invocation_of(ctx).settings())
+    run_loop(_setup(settings))
+
+
+def halt(ctx: typer.Context, reason: Reason) -> None:
+    """Stop trading: no order passes the last gate any more, only cancels. It survives restarts."""
+    _change(ctx, TradingState.HALTED, reason)
+
+
+def reduce(ctx: typer.Context, reason: Reason) -> None:
+    """Let only orders pass that cut exposure, and cancels. It survives restarts."""
+    _change(ctx, TradingState.REDUCING, reason)
+
+
+def resume(ctx: typer.Context, reason: Reason) -> None:
+    """Let all orders pass again."""
+    _change(ctx, TradingState.ACTIVE, reason)
+
+
+def run_loop(work: Coroutine[Any, Any, None]) -> None:
+    """Run a coroutine to its end."""
+    asyncio.run(work)
+
+
+async def _run(settings: Settings, engines: tuple[str, ...], *, start_server: bool) -> None:
+    async with embedded(settings, Path(".botplatform/nats")) if start_server else _as_is(settings) as ready:
+        where = ready.nats.url if ready.bus.backend == "jetstream" else "memory"
+        async with open_platform(ready, engines) as platform:
+            typer.echo(f"running {', '.join(engines)} on {where}; Ctrl-C ends", err=True)
+            await run_until_signal(platform.process)
+
+
+async def run_until_signal(process: Process) -> None:
+    """Run a process; the first SIGINT or SIGTERM ends it in order, a second one at once."""
+    loop = asyncio.get_running_loop()
+    asked = False
+
+    def ask() -> None:
+        nonlocal asked
+        if asked:
+            sys.exit(SECOND_SIGNAL_EXIT)
+        asked = True
+        process.stop()
+
+    for each in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(each, ask)
+    try:
+        await process.run()
+    finally:
+        for each in (signal.SIGINT, signal.SIGTERM):
+            loop.remove_signal_handler(each)
+
+
+@asynccontextmanager
+async def embedded(settings: Settings, directory: Path | None = None) -> AsyncIterator[Settings]:
+    """Start a NATS server, set it up, and hand out the settings that lead to it."""
+    async with EmbeddedServer(directory) as server:
+        nats = settings.nats.model_copy(update={"url": server.url})
+        bus = settings.bus.model_copy(update={"backend": "jetstream"})
+        ready = settings.model_copy(update={"nats": nats, "bus": bus})
+        async with await JetStreamEventBus.connect(ready.nats, ready.bus, groups=groups(ready)):
+            pass
+        yield ready
+
+
+@asynccontextmanager
+async def _as_is(settings: Settings) -> AsyncIterator[Settings]:
+    yield settings
+
+
+async def _setup(settings: Settings) -> None:
+    connection = await connect_nats(settings.nats, name="botplatform-setup")
+    try:
+        report = await set_up(connection, settings.bus, groups(settings))
+    finally:
+        await connection.close()
+    for verb, names in (("created", report.created), ("updated", report.updated), ("unchanged", report.unchanged)):
+        for name in names:
+            typer.echo(f"{verb:9} {name}")
+    for name in report.left:
+        typer.echo(f"left      {name}: no engine of these settings uses it")
+    typer.echo(f"log id    {report.log_id}")
+
+
+def _change(ctx: typer.Context, state: TradingState, reason: str) -> None:
+    if not reason.strip():
+        raise SettingsError("--reason is empty: say why, for the record and for everybody who asks later")
+    settings = _with_jetstream(invocation_of(ctx).settings())
+    run_loop(_change_state(settings, state, reason))
+
+
+async def _change_state(settings: Settings, state: TradingState, reason: str) -> None:
+    async with await JetStreamEventBus.connect(settings.nats, settings.bus) as bus:
+        store = BucketTradingState(bus.trading)
+        before = await change_trading_state(bus, store, SystemClock(), state, reason, getpass.getuser())
+        typer.echo(f"trading is {state.value}, it was {before.state.value}: {reason}")
+
+
+def _with_jetstream(settings: Settings) -> Settings:
+    if settings.bus.backend != "jetstream":
+        raise SettingsError("bus.backend is memory, which ends with its process: this command needs jetstream")
+    return settings
