@@ -5,20 +5,24 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from decimal import Decimal
+from operator import itemgetter
 from typing import Final, NamedTuple
 
+import msgspec
 from rich import box
-from rich.console import RenderableType
+from rich.console import Group, RenderableType
 from rich.layout import Layout
+from rich.padding import Padding
 from rich.panel import Panel
+from rich.rule import Rule
 from rich.table import Table
 from rich.text import Text
 
 from botplatform.core.events import OrderStatus, Severity, TradingState
 from botplatform.engines.monitoring.model import LiveModel, SymbolView
-from botplatform.report.chain import chain_tree
+from botplatform.report.chain import ChainNode, chain_tree, offset
 from botplatform.report.format import duration, money, price, profit, share
-from botplatform.report.render import SIDE_STYLES, chain_view
+from botplatform.report.render import SIDE_STYLES, TYPE_STYLES
 from botplatform.telemetry.summary import amount
 from botplatform.trading.orders import OrderRecord
 from botplatform.trading.positions import CONTEXT, Leg
@@ -27,6 +31,10 @@ __all__ = ["ViewContext", "live_screen", "progress_line"]
 
 WIDE: Final = 110
 """Columns from which orders and the chain stand side by side."""
+VERY_WIDE: Final = 150
+"""Columns from which profit is shown in its parts."""
+SLOW_BEAT_S: Final = 5
+"""Seconds without a heartbeat from which its age is shown."""
 STATE_STYLES: Final = {
     TradingState.ACTIVE: "bold green",
     TradingState.REDUCING: "bold yellow",
@@ -59,31 +67,51 @@ class ViewContext(NamedTuple):
 def live_screen(model: LiveModel, context: ViewContext, elapsed_s: float, width: int, height: int) -> RenderableType:
     """Arrange the whole screen."""
     head = 3 if context.watch else 2
-    symbols = min(len(model.symbols), max(1, height // 2 - head - 4)) or 1
+    symbols = min(len(model.symbols), max(1, height // 2 - head - 3)) or 1
+    engines = _engines(model)
+    health = 1 if engines.cell_len <= width else 2
+    body = max(height - head - (symbols + 3) - health - 1, 4)
     layout = Layout()
-    health = Layout(_engines(model, width), name="health", size=1 if width >= 2 * WIDE else 2)
-    parts = [
-        Layout(_header(model, context, elapsed_s), name="head", size=head),
-        Layout(_symbols(model, symbols, width), name="symbols", size=symbols + 5),
-        Layout(name="body", ratio=1),
-        health,
-        Layout(_footer(model, width), name="foot", size=1),
-    ]
-    layout.split_column(*parts)
-    body = height - head - symbols - 5 - (health.size or 1) - 1
-    if width >= WIDE:
-        left = Layout(name="left", ratio=5)
-        problems = min(8, max(3, body // 3))
-        left.split_column(
-            Layout(_orders(model, body - problems - 3), ratio=1), Layout(_problems(model, problems - 2), size=problems)
-        )
-        layout["body"].split_row(left, Layout(_chain(model, body - 2), ratio=6))
-    else:
-        orders = max(3, min(6, body // 2))
-        layout["body"].split_column(
-            Layout(_orders(model, orders - 3), size=orders), Layout(_chain(model, body - orders - 2), ratio=1)
-        )
+    layout.split_column(
+        Layout(_header(model, context, elapsed_s), size=head),
+        Layout(_symbols(model, symbols, width), size=symbols + 3),
+        _wide_body(model, body, width) if width >= WIDE else _narrow_body(model, body),
+        Layout(engines, size=health),
+        Layout(_footer(model, width), size=1),
+    )
     return layout
+
+
+def _wide_body(model: LiveModel, height: int, width: int) -> Layout:
+    """Orders above alerts and problems on the left, the chain on the right."""
+    problems = min(10, max(3, height // 3))
+    left, right, body = Layout(size=min(max(66, width // 2), 74)), Layout(ratio=1), Layout(ratio=1)
+    left.split_column(
+        Layout(_panel(*_orders(model, height - problems - 2)), ratio=1),
+        Layout(_panel(*_problems(model, problems - 2)), size=problems),
+    )
+    right.update(_panel(*_chain(model, height - 2)))
+    body.split_row(left, right)
+    return body
+
+
+def _narrow_body(model: LiveModel, height: int) -> Layout:
+    """Orders above the chain, with a rule above each instead of a frame."""
+    orders = max(2, height // 3)
+    body = Layout(ratio=1)
+    body.split_column(
+        Layout(Group(*_ruled(*_orders(model, orders - 1))), size=orders),
+        Layout(Group(*_ruled(*_chain(model, height - orders - 1))), ratio=1),
+    )
+    return body
+
+
+def _panel(title: str, content: RenderableType) -> Panel:
+    return Panel(content, title=title, title_align="left", border_style="dim", padding=(0, 1))
+
+
+def _ruled(title: str, content: RenderableType) -> tuple[Rule, Padding]:
+    return Rule(Text(title, style="dim"), align="left", style="dim"), Padding(content, (0, 1))
 
 
 def progress_line(model: LiveModel, elapsed_s: float) -> str:
@@ -107,61 +135,77 @@ def _clock_time(time_ns: int) -> str:
 
 
 def _header(model: LiveModel, context: ViewContext, elapsed_s: float) -> RenderableType:
-    grid = Table.grid(expand=True, padding=(0, 1))
-    grid.add_column(ratio=1, no_wrap=True, overflow="ellipsis")
-    grid.add_column(justify="right", no_wrap=True)
     trading = model.trading
     state = Text.assemble((f" {trading.state} ", STATE_STYLES[trading.state]))
     if trading.reason:
         state.append(f" {trading.reason}", style="yellow")
     of = f" of {context.duration_s:.0f} s" if context.duration_s else ""
-    grid.add_row(
-        Text.assemble((context.title, "bold cyan"), ("  ", ""), (context.bus, "dim")),
-        Text.assemble((f"{model.events_per_s:,.0f} events/s", "bold"), f"  {elapsed_s:.0f} s{of}"),
-    )
-    grid.add_row(state, Text(f"{model.events:,} events, market time {_clock_time(model.last_ns)}", style="dim"))
+    lines: list[RenderableType] = [
+        _spread(
+            Text.assemble((context.title, "bold cyan"), ("  ", ""), (context.bus, "dim")),
+            Text.assemble((f"{model.events_per_s:,.0f} events/s", "bold"), f"  {elapsed_s:.0f} s{of}"),
+        ),
+        _spread(state, Text(f"{model.events:,} events, market time {_clock_time(model.last_ns)}", style="dim")),
+    ]
     if context.watch:
-        grid.add_row(Text.assemble(("watch: ", "dim"), (context.watch, "green")), "")
+        watch = Text.assemble(("watch: ", "dim"), (context.watch, "green"), no_wrap=True, overflow="ellipsis")
+        lines.append(watch)
+    return Group(*lines)
+
+
+def _spread(left: Text, right: Text) -> Table:
+    """Put one text at each end of a line; the left one is cut when they do not fit."""
+    grid = Table.grid(expand=True, padding=(0, 1))
+    grid.add_column(ratio=1, no_wrap=True, overflow="ellipsis")
+    grid.add_column(justify="right", no_wrap=True)
+    grid.add_row(left, right)
     return grid
 
 
 def _symbols(model: LiveModel, rows: int, width: int) -> RenderableType:
-    table = Table(box=box.SIMPLE_HEAD, expand=True, collapse_padding=True, show_footer=True)
-    account, wide = model.account, width >= WIDE
-    hidden = len(model.symbols) - rows
-    table.add_column("Symbol", "total" + (f" (+{hidden} more)" if hidden > 0 else ""), no_wrap=True)
+    table = Table(box=box.SIMPLE_HEAD, expand=True, collapse_padding=True, show_edge=False)
+    table.add_column(" Symbol", no_wrap=True)
     table.add_column("Price", justify="right", no_wrap=True)
     table.add_column("Signals", ratio=1, no_wrap=True, overflow="ellipsis")
     for name, style in (("Long", "green"), ("Short", "red")):
         table.add_column(name, justify="right", no_wrap=True, header_style=f"bold {style}")
-    table.add_column("Open" if wide else "Ord", str(len(model.orders.open())), justify="right", no_wrap=True)
-    if wide:
-        table.add_column("Realised", profit(account.realized_pnl), justify="right", no_wrap=True)
-        table.add_column("Unrealised", profit(account.unrealized_pnl), justify="right", no_wrap=True)
-        table.add_column("Fees", money(account.commission), justify="right", no_wrap=True)
-    table.add_column("Profit", profit(_net(model)), justify="right", no_wrap=True, min_width=8)
+    table.add_column("Open" if width >= WIDE else "Ord", justify="right", no_wrap=True)
+    for name in ("Realised", "Unrealised", "Fees") if width >= VERY_WIDE else ():
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("Profit", justify="right", no_wrap=True, min_width=8)
     for symbol, view in list(model.symbols.items())[:rows]:
-        table.add_row(*_symbol_row(model, symbol, view, wide=wide))
+        table.add_row(*_symbol_row(model, symbol, view, width))
     if not model.symbols:
-        table.add_row(Text("no market data yet", style="dim italic"))
+        table.add_row(Text(" no market data yet", style="dim italic"))
+    table.add_row(*_total_row(model, len(model.symbols) - rows, width))
     return table
 
 
-def _symbol_row(model: LiveModel, symbol: str, view: SymbolView, *, wide: bool) -> Iterable[RenderableType]:
+def _total_row(model: LiveModel, hidden: int, width: int) -> Iterable[RenderableType]:
+    account = model.account
+    yield Text(" total" + (f" (+{hidden})" if hidden > 0 else ""), style="dim")
+    yield from ("", "", "", "")
+    yield Text(str(len(model.orders.open())), style="dim")
+    if width >= VERY_WIDE:
+        yield from (profit(account.realized_pnl), profit(account.unrealized_pnl), money(account.commission))
+    yield profit(_net(model))
+
+
+def _symbol_row(model: LiveModel, symbol: str, view: SymbolView, width: int) -> Iterable[RenderableType]:
     long, short = model.account.positions.by_symbol(symbol)
     rises = view.before and view.price > view.before
     style, arrow = ("green", "▲") if rises else ("red", "▼") if view.before else ("", " ")
-    yield Text(symbol, style="bold")
+    yield Text(f" {symbol}", style="bold")
     yield Text(f"{price(view.price)} {arrow}", style=style)
     yield _signals(view.signals, view.price)
-    yield _leg(long, "green", wide=wide)
-    yield _leg(short, "red", wide=wide)
+    yield _leg(long, "green", wide=width >= WIDE)
+    yield _leg(short, "red", wide=width >= WIDE)
     working = len(model.orders.open(symbol))
     yield Text(str(working), style="bold yellow" if working else "dim")
     realized = CONTEXT.add(long.realized_pnl, short.realized_pnl)
     fees = CONTEXT.add(long.commission, short.commission)
     unrealized = model.account.unrealized_of(symbol)
-    if wide:
+    if width >= VERY_WIDE:
         yield from (profit(realized), profit(unrealized), money(fees))
     yield profit(CONTEXT.subtract(CONTEXT.add(realized, unrealized), fees))
 
@@ -183,7 +227,7 @@ def _leg(leg: Leg, style: str, *, wide: bool) -> Text:
     return Text(amount(leg.quantity) + (f" @ {price(leg.avg_px_open)}" if wide else ""), style=style)
 
 
-def _orders(model: LiveModel, rows: int) -> RenderableType:
+def _orders(model: LiveModel, rows: int) -> tuple[str, RenderableType]:
     table = Table.grid(expand=True, padding=(0, 1))
     for justify in ("left", "left", "left", "right", "right", "left"):
         table.add_column(justify=justify, no_wrap=True)
@@ -191,9 +235,8 @@ def _orders(model: LiveModel, rows: int) -> RenderableType:
     latest = list(model.recent_orders.values())[: -max(rows, 1) - 1 : -1]
     for order in latest:
         table.add_row(*_order_row(order))
-    count = sum(model.orders_by_status.values())
     content = table if latest else Text("none yet", style="dim italic")
-    return Panel(content, title=f"orders ({count})", title_align="left", border_style="dim", padding=(0, 0))
+    return f"orders ({sum(model.orders_by_status.values())})", content
 
 
 def _order_row(order: OrderRecord) -> Iterable[RenderableType]:
@@ -208,45 +251,64 @@ def _order_row(order: OrderRecord) -> Iterable[RenderableType]:
     yield Text(order.reason_code or order.strategy, style="dim")
 
 
-def _chain(model: LiveModel, rows: int) -> RenderableType:
+def _chain(model: LiveModel, rows: int) -> tuple[str, RenderableType]:
+    """Show the chain of the last trade; where it does not fit, only what led to its last order and came of it."""
     events = model.chains.latest()
     if not events:
-        return Panel(Text("no decision yet", style="dim italic"), title="chain", title_align="left", border_style="dim")
-    name = model.chains.latest_id
-    limit = max(rows - 1, 1)
-    tree = chain_view(chain_tree(events), Text(name, style="dim"), limit=limit if len(events) <= limit else limit - 1)
+        return "chain", Text("no decision yet", style="dim italic")
+    nodes = chain_tree(events)
+    if len(events) > rows:
+        nodes = tuple(_pruned(nodes))
+    lines = [line for node in nodes for line in _chain_lines(node, 0)]
     title = "chain of the last trade" if model.trades.markers else "chain of the last decision"
-    return Panel(tree, title=title, title_align="left", border_style="dim", padding=(0, 0))
+    return f"{title}  {model.chains.latest_id}", Group(*lines[: max(rows, 1)])
 
 
-def _problems(model: LiveModel, rows: int) -> RenderableType:
-    lines: list[Text] = []
-    latest: Sequence[tuple[int, str, Text]] = sorted(
-        [
-            *((each.time_ns, each.severity, Text(f"{each.module}: {each.text}")) for each in model.problems),
-            *((each.time_ns, "alert", Text(each.text)) for each in model.alerts),
-        ],
-        key=lambda item: item[0],
+def _pruned(nodes: Sequence[ChainNode]) -> Iterable[ChainNode]:
+    """Keep, of several decisions or orders of one event, only the last one."""
+    branches = [node for node in nodes if node.type in ("strategy.decision", "order.submitted")]
+    for node in nodes:
+        if node not in branches[:-1]:
+            yield msgspec.structs.replace(node, effects=tuple(_pruned(node.effects)))
+
+
+def _chain_lines(node: ChainNode, depth: int) -> Iterable[Text]:
+    style = TYPE_STYLES.get(node.type.partition(".")[0], "white")
+    yield Text.assemble(
+        ("  " * (depth - 1) + "└ " if depth else "", "dim"),
+        (node.type, style),
+        (f" {offset(node.offset_ns)} ", "dim"),
+        node.summary,
+        no_wrap=True,
+        overflow="ellipsis",
     )
-    for time_ns, kind, text in latest[: -rows - 1 : -1]:
+    for effect in node.effects:
+        yield from _chain_lines(effect, depth + 1)
+
+
+def _problems(model: LiveModel, rows: int) -> tuple[str, RenderableType]:
+    notes = [(each.time_ns, str(each.severity), f"{each.module}: {each.text}") for each in model.problems]
+    notes += [(each.time_ns, "alert", each.text) for each in model.alerts]
+    notes.sort(key=itemgetter(0))
+    lines = []
+    for time_ns, kind, text in notes[: -max(rows, 1) - 1 : -1]:
         style = "red" if kind in ("error", "critical") else "yellow" if kind == "warning" else "cyan"
-        lines.append(Text.assemble((_clock_time(time_ns), "dim"), " ", (kind, style), " ", text))
-        lines[-1].no_wrap, lines[-1].overflow = True, "ellipsis"
-    content = Text("\n").join(lines) if lines else Text("none", style="dim italic")
-    content.no_wrap, content.overflow = True, "ellipsis"
-    return Panel(content, title="alerts and problems", title_align="left", border_style="dim", padding=(0, 0))
+        line = Text.assemble((_clock_time(time_ns), "dim"), " ", (kind, style), " ", text)
+        line.no_wrap, line.overflow = True, "ellipsis"
+        lines.append(line)
+    return "alerts and problems", Group(*lines) if lines else Text("none", style="dim italic")
 
 
-def _engines(model: LiveModel, width: int) -> RenderableType:
-    text = Text(no_wrap=width >= 2 * WIDE, overflow="ellipsis")
+def _engines(model: LiveModel) -> Text:
     if not model.engines:
         return Text(" engines: no heartbeat yet", style="dim")
+    text = Text()
     for name, health in sorted(model.engines.items()):
         age_s = max(model.now_ns - health.beat_ns, 0) / 1e9
-        colour = "red" if health.stale else "green"
-        text.append(" ●", style=colour)
-        text.append(f"\u00a0{name}\u00a0")
-        text.append(f"{age_s:.0f}s ", style="bold red" if health.stale else "dim")
+        text.append(" ●\u00a0", style="red" if health.stale else "green")
+        text.append(name)
+        if health.stale or age_s >= SLOW_BEAT_S:
+            text.append(f"\u00a0{age_s:.0f}s", style="bold red" if health.stale else "yellow")
     return text
 
 
@@ -261,8 +323,4 @@ def _footer(model: LiveModel, width: int) -> RenderableType:
     )
     if loud and width < WIDE:
         left.append(f"  {loud[-1].module}: {loud[-1].text}", style="red")
-    grid = Table.grid(expand=True)
-    grid.add_column(ratio=1, no_wrap=True, overflow="ellipsis")
-    grid.add_column(justify="right", no_wrap=True)
-    grid.add_row(left, Text("Ctrl-C ends ", style="reverse"))
-    return grid
+    return _spread(left, Text("Ctrl-C ends ", style="reverse"))
