@@ -152,7 +152,9 @@ def _change(ctx: typer.Context, state: TradingState, reason: str) -> None:
 async def _change_state(settings: Settings, state: TradingState, reason: str) -> None:
     async with await JetStreamEventBus.connect(settings.nats, settings.bus) as bus:
         store = BucketTradingState(bus.trading)
-        before = await change_trading_state(bus, store, SystemClock(), state, reason, getpass.getuser())
+        before = await change_trading_state(
+            bus, store, SystemClock(), state, reason=reason, changed_by=getpass.getuser()
+        )
         typer.echo(f"trading is {state.value}, it was {before.state.value}: {reason}")
 
 

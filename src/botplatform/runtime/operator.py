@@ -19,7 +19,7 @@ TYPES: Final = {
 
 
 async def change_trading_state(
-    bus: DurableEventBus, store: TradingStateStore, clock: Clock, state: TradingState, reason: str, changed_by: str
+    bus: DurableEventBus, store: TradingStateStore, clock: Clock, state: TradingState, *, reason: str, changed_by: str
 ) -> TradingStateRecord:
     """Store the state, from where the last gate reads it, then announce it; return what it was before.
 

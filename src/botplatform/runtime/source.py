@@ -39,14 +39,16 @@ class SourceRunner:
     async def run(self) -> None:
         """Publish until the feed ends."""
         waiting: list[Event] = []
-        async for snapshot in self._snapshots:
-            if self._show_first is not None and await self._show_first(snapshot):
-                await self._bus.wait_settled()
-            waiting += self._take(snapshot)
-            if len(waiting) >= self._batch:
-                await self._flush(waiting)
-                waiting = []
-        await self._flush(waiting)
+        try:
+            async for snapshot in self._snapshots:
+                if self._show_first is not None and await self._show_first(snapshot):
+                    await self._bus.wait_settled()
+                waiting += self._take(snapshot)
+                if len(waiting) >= self._batch:
+                    ready, waiting = waiting, []
+                    await self._flush(ready)
+        finally:
+            await self._flush(waiting)
 
     async def _flush(self, events: list[Event]) -> None:
         if events:
