@@ -140,8 +140,13 @@ def test_many_positions_are_counted_and_not_listed() -> None:
 
 
 @given(st.text(min_size=1))
-def test_a_message_never_breaks_the_line(text: str) -> None:
-    assert "\n" not in line("system.warning", SystemEvent("m", text))
+def test_a_message_never_breaks_the_line_or_the_terminal(text: str) -> None:
+    assert line("system.warning", SystemEvent("m", text)).isprintable()
+    assert line("order.denied", order(reason_code=text)).isprintable()
+
+
+def test_colours_cannot_be_smuggled_in() -> None:
+    assert line("system.error", SystemEvent("a\nb", "\x1b[31mred")) == "system.error a b: \ufffd[31mred"
 
 
 @given(st.decimals(allow_nan=False, allow_infinity=False, min_value=-(10**12), max_value=10**12))

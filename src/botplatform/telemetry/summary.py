@@ -28,7 +28,7 @@ from botplatform.core.events import (
     TradingEvent,
 )
 
-__all__ = ["amount", "cents", "summarise"]
+__all__ = ["amount", "cents", "printable", "summarise"]
 
 MAX_TEXT: Final = 300
 """Characters of free text in a summary; what is longer is cut and marked with an ellipsis."""
@@ -56,9 +56,17 @@ def cents(value: Decimal) -> str:
 
 
 def summarise(event: Event) -> str:
-    """Tell an event in one line: its type, then what matters of its payload. Never raises, never has a line break."""
-    detail = _DETAILS[type(event.payload)](event.payload)
-    return f"{event.type} {detail}".rstrip()
+    """Tell an event in one line: its type, then what matters of its payload.
+
+    It never raises, and has no line breaks and no control characters: it is safe on a terminal.
+    """
+    line = f"{event.type} {_DETAILS[type(event.payload)](event.payload)}".rstrip()
+    return line if line.isprintable() else printable(line)
+
+
+def printable(text: str) -> str:
+    """Replace what would move a terminal's cursor, or change its colours: blanks by a blank, the rest by a mark."""
+    return "".join(char if char.isprintable() else " " if char.isspace() else "\ufffd" for char in text)
 
 
 def _line(text: str) -> str:
