@@ -14,7 +14,8 @@ from botplatform.trading.reasons import Reason
 
 __all__ = ["Instrument", "Instruments"]
 
-CONTEXT: Final = Context(prec=34)
+CONTEXT: Final = Context(prec=140)
+"""Wide enough for every amount that an event may carry, to the last digit of every step."""
 
 
 class Instrument(Struct, frozen=True, kw_only=True):
@@ -86,4 +87,4 @@ class Instruments(Mapping[str, Instrument]):
 
 def _to_step(value: Decimal, step: Decimal, rounding: str) -> Decimal:
     steps = CONTEXT.divide(value, step).to_integral_value(rounding=rounding, context=CONTEXT)
-    return CONTEXT.multiply(steps, step)
+    return CONTEXT.multiply(steps, step).quantize(step, context=CONTEXT)
