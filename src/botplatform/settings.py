@@ -216,7 +216,7 @@ class StorageSettings(Section):
     path: Path = Path(".botplatform/store.sqlite")
     """The SQLite file. Default: .botplatform/store.sqlite."""
     events: tuple[str, ...] = ("*",)
-    """Patterns of the events to keep. Default: all."""
+    """Patterns of the events to keep; `order.*` always is, for the journal. Default: all."""
     batch: int = Field(500, ge=1, le=100_000)
     """Events written in one transaction at most. Default: 500."""
     flush_s: float = Field(0.5, gt=0)
@@ -242,9 +242,9 @@ class NotificationSettings(Section):
     fills: bool = True
     """Alert on each fill. Default: true."""
     large_position: Money = Decimal(50_000)
-    """Alert when a leg is worth more than this, in the quote currency. Default: 50000."""
+    """Alert when a leg is worth more than this, in the quote currency; 0: never. Default: 50000."""
     drawdown: Share = 0.05
-    """Alert when the drawdown passes this share. Default: 0.05."""
+    """Alert when the drawdown passes this share; 0: never. Default: 0.05."""
     throttle_s: float = Field(30.0, ge=0)
     """Seconds, of event time, in which one rule alerts once per symbol. Default: 30."""
 
