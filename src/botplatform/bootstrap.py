@@ -30,6 +30,7 @@ from botplatform.feeds.synthetic import SyntheticMarket
 from botplatform.runtime.checkpoint import BucketCheckpoints, Checkpoints, MemoryCheckpoints
 from botplatform.runtime.execution_worker import ExecutionWorker
 from botplatform.runtime.local import LocalRuntime
+from botplatform.runtime.logged_bus import LoggedBus
 from botplatform.runtime.process import Process, Worker
 from botplatform.runtime.simulated_gateway import SimulatedGateway
 from botplatform.runtime.sink import SinkWorker
@@ -167,9 +168,9 @@ def build_backtest(
 
 def _log_events(bus: InMemoryEventBus, settings: Settings) -> None:
     """Write a log record per event, for the types that the settings let through."""
-    event_logger = EventLogger(settings.log)
+    event_logger = EventLogger(settings.log.events, level=settings.log.level)
     for pattern in event_logger.patterns():
-        bus.subscribe(pattern, event_logger)
+        bus.subscribe(pattern, event_logger.handle)
 
 
 def _store_events(bus: InMemoryEventBus, storage: StorageSink) -> None:
@@ -203,7 +204,8 @@ class Platform(NamedTuple):
 class _Durable(NamedTuple):
     """What a process keeps outside of itself."""
 
-    bus: JetStreamEventBus | InMemoryLog
+    bus: LoggedBus
+    connection: JetStreamEventBus | InMemoryLog
     checkpoints: Checkpoints
     trading: TradingStateStore
     log_id: str
@@ -244,9 +246,9 @@ async def open_platform(
             heartbeat_s=settings.monitoring.heartbeat_s,
             source=source,
             idle=idle,
-            failed=durable.bus.wait_failed,
+            failed=durable.connection.wait_failed,
         )
-        yield Platform(process, durable.bus, _monitoring(workers), durable.trading)
+        yield Platform(process, durable.connection, _monitoring(workers), durable.trading)
 
 
 def _monitoring(workers: Iterable[Worker]) -> MonitoringEngine | None:
@@ -257,15 +259,23 @@ def _monitoring(workers: Iterable[Worker]) -> MonitoringEngine | None:
 
 
 async def _open_durable(settings: Settings, clock: Clock, engines: Sequence[str], stack: AsyncExitStack) -> _Durable:
+    tell = EventLogger(settings.log.events, level=settings.log.level).handle
     if settings.bus.backend == "memory":
         log = InMemoryLog(groups(settings))
         stack.push_async_callback(log.close)
         log_id = settings.bus.log_id or random_id()
-        return _Durable(log, MemoryCheckpoints(), MemoryTradingState(), log_id, 1)
+        return _Durable(LoggedBus(log, tell), log, MemoryCheckpoints(), MemoryTradingState(), log_id, 1)
     bus = await JetStreamEventBus.connect(settings.nats, settings.bus, clock=clock)
     stack.push_async_callback(bus.close)
     epoch = await _next_feed_epoch(bus) if "market_data" in engines else 0
-    return _Durable(bus, BucketCheckpoints(bus.checkpoints), BucketTradingState(bus.trading), bus.log_id(), epoch)
+    return _Durable(
+        LoggedBus(bus, tell),
+        bus,
+        BucketCheckpoints(bus.checkpoints),
+        BucketTradingState(bus.trading),
+        bus.log_id(),
+        epoch,
+    )
 
 
 async def _next_feed_epoch(bus: JetStreamEventBus) -> int:

@@ -22,7 +22,7 @@ from botplatform.settings import Settings, StrategySettings
 from botplatform.telemetry.logs import configure_logging
 from botplatform.trading.inference import instrument_for
 
-__all__ = ["backtest", "prepared", "prices_and_fees"]
+__all__ = ["backtest", "prepared", "prices_and_fees", "quiet"]
 
 REFRESH_EVERY = 1_000
 
@@ -45,7 +45,7 @@ def backtest(  # noqa: PLR0917  # typer hands every option over by name
     The same engines as in `botplatform run`, on the bus in memory. Orders fill on paper, with the fees, spread and
     latency of the settings `exchange.*`. The same data and settings give the same result.
     """
-    given = invocation_of(ctx).settings(f"symbols={symbol}")
+    given = quiet(invocation_of(ctx).settings(f"symbols={symbol}"))
     configure_logging(given.log)
     settings = prepared(given, open_recording(data, symbol), strategy)
     if plot is not None:
@@ -78,6 +78,13 @@ def prepared(settings: Settings, recording: Recording, strategy: str = "") -> Se
             raise FeedError(f"the recording {recording.path} has no rows of {recording.symbol}")
         update["instruments"] = {**settings.instruments, recording.symbol: instrument_for(first.price)}
     return settings.model_copy(update=update)
+
+
+def quiet(settings: Settings) -> Settings:
+    """Log errors only, unless a level was asked for: the report says the rest, and counts the warnings."""
+    if "level" in settings.log.model_fields_set:
+        return settings
+    return settings.model_copy(update={"log": settings.log.model_copy(update={"level": "error"})})
 
 
 def prices_and_fees(settings: Settings) -> str:

@@ -11,7 +11,7 @@ import typer
 from rich.console import Console
 
 from botplatform.bootstrap import Platform, open_platform
-from botplatform.cli.backtest import prices_and_fees
+from botplatform.cli.backtest import prices_and_fees, quiet
 from botplatform.cli.invocation import invocation_of
 from botplatform.cli.run import embedded, run_loop, run_until_signal
 from botplatform.cli.view import live_view
@@ -38,7 +38,7 @@ def demo(
 
     Shows price, signals, positions, orders and profit live, and ends with a report. Nothing is left behind.
     """
-    settings = invocation_of(ctx).settings("log.level=warning")
+    settings = quiet(invocation_of(ctx).settings())
     configure_logging(settings.log)
     run_loop(_demo(settings, duration, plot))
 
