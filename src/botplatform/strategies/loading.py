@@ -15,7 +15,15 @@ from botplatform.strategies.ema_cross import EmaCross
 from botplatform.strategies.hedge import Hedge
 from botplatform.strategies.strategy import Strategy
 
-__all__ = ["BUILT_IN", "ENTRY_POINTS", "StrategyKind", "describe_strategies", "find_strategy", "make_strategy"]
+__all__ = [
+    "BUILT_IN",
+    "ENTRY_POINTS",
+    "StrategyKind",
+    "checked",
+    "describe_strategies",
+    "find_strategy",
+    "make_strategy",
+]
 
 BUILT_IN: Final[Mapping[str, type[Strategy]]] = {"ema_cross": EmaCross, "hedge": Hedge}
 """The strategies that come with the platform."""
@@ -47,9 +55,9 @@ def find_strategy(use: str) -> type[Strategy]:
         return BUILT_IN[use]
     try:
         if ":" in use:
-            return _checked(load_path(use), use)
+            return checked(load_path(use), use)
         if use in entry_point_names(ENTRY_POINTS):
-            return _checked(load_entry_point(ENTRY_POINTS, use), use)
+            return checked(load_entry_point(ENTRY_POINTS, use), use)
     except PluginError as e:
         raise StrategyError(f"the strategy {use!r} cannot be loaded: {e}") from e
     raise StrategyError(
@@ -105,7 +113,8 @@ def _describe(name: str, kind: type[Strategy]) -> StrategyKind:
     return StrategyKind(name, summary, {f.name: f.default for f in structs.fields(kind) if f.name in parameters})
 
 
-def _checked(kind: Any, called: str) -> type[Strategy]:
+def checked(kind: Any, called: str) -> type[Strategy]:
+    """Return the class when it is a usable strategy; raise `StrategyError` otherwise."""
     if not (isinstance(kind, type) and issubclass(kind, Strategy)):
         raise StrategyError(f"the strategy {called!r} is not a subclass of botplatform.strategies.Strategy")
     if kind.decide is Strategy.decide:

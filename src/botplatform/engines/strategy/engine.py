@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from decimal import Decimal
 from typing import ClassVar, Final
 
@@ -27,7 +27,9 @@ from botplatform.engines.strategy.slot import Configured, Slot, read_decision
 from botplatform.errors import StateError, StrategyError
 from botplatform.settings import StrategySettings
 from botplatform.strategies.actions import Decision
-from botplatform.strategies.view import LegView, View
+from botplatform.strategies.loading import find_strategy
+from botplatform.strategies.strategy import Strategy
+from botplatform.strategies.view import LegView, PositionView, View
 
 __all__ = ["StrategyEngine"]
 
@@ -64,14 +66,16 @@ class StrategyEngine:
         symbols: Iterable[str] = (),
         max_decision_age_s: float = 5.0,
         available_signals: Iterable[str] | None = None,
+        kinds: Mapping[str, type[Strategy]] | None = None,
     ) -> None:
-        """Load the strategies. `symbols`: those that are traded, empty for all that come.
+        """Load the strategies.
 
-        Raises `StrategyError` for what cannot be loaded, a name used twice, a symbol that is not traded, and, where
+        `symbols` are those that are traded, empty for all that come; `kinds` are further strategies by the name
+        that `use` gives. Raises `StrategyError` for what cannot be loaded, a name used twice, a symbol that is not traded, and, where
         `available_signals` names all values that are computed, a strategy that needs others.
         """
         self._symbols = frozenset(symbols)
-        self._configured = _configure(strategies, self._symbols, available_signals)
+        self._configured = _configure(strategies, self._symbols, available_signals, kinds or {})
         self._unanswered_ns = round(UNANSWERED_FACTOR * max_decision_age_s * 1e9)
         self._desks: dict[str, Desk] = {}
         self._ledger = Ledger()
@@ -81,6 +85,10 @@ class StrategyEngine:
     def skipped(self) -> int:
         """Signals on which nothing was decided, because they came twice or their snapshot is not known."""
         return self._skipped
+
+    def position(self, strategy: str, symbol: str) -> PositionView:
+        """Return what a strategy holds and has asked for in a symbol."""
+        return self._ledger.book(strategy, symbol).position
 
     def handle(self, event: Event) -> Sequence[Output]:
         """Take an event in; decide on signals."""
@@ -227,7 +235,10 @@ class StrategyEngine:
 
 
 def _configure(
-    strategies: Iterable[StrategySettings], symbols: frozenset[str], available: Iterable[str] | None
+    strategies: Iterable[StrategySettings],
+    symbols: frozenset[str],
+    available: Iterable[str] | None,
+    kinds: Mapping[str, type[Strategy]],
 ) -> tuple[Configured, ...]:
     found: dict[str, Configured] = {}
     known = None if available is None else frozenset(available)
@@ -240,7 +251,7 @@ def _configure(
                 f"the strategy {s.name} wants to trade {', '.join(unknown)}, which `symbols` does not have: "
                 f"it has {', '.join(sorted(symbols))}"
             )
-        configured = Configured.load(s.name, s.use, s.symbols, s.parameters)
+        configured = Configured.load(s.name, kinds.get(s.use) or find_strategy(s.use), s.symbols, s.parameters)
         missing = [] if known is None else [n for n in configured.make().needs() if n not in known]
         if known is not None and missing:
             raise StrategyError(

@@ -12,7 +12,7 @@ from botplatform.core.events import ActionIntent, ActionType, OrderType
 from botplatform.engines.strategy.ledger import Book
 from botplatform.errors import StrategyError
 from botplatform.strategies.actions import Decision
-from botplatform.strategies.loading import find_strategy, make_strategy
+from botplatform.strategies.loading import checked, make_strategy
 from botplatform.strategies.strategy import Strategy
 
 __all__ = ["MAX_ACTIONS", "Configured", "SavedSlot", "Slot", "read_decision"]
@@ -26,18 +26,16 @@ class Configured(NamedTuple):
     """A strategy as the settings describe it."""
 
     name: str
-    use: str
     symbols: frozenset[str]
     """Empty: all."""
     kind: type[Strategy]
     parameters: dict[str, Any]
 
     @classmethod
-    def load(cls, name: str, use: str, symbols: Iterable[str], parameters: dict[str, Any]) -> Configured:
-        """Find the class and try the parameters; raise `StrategyError`."""
-        kind = find_strategy(use)
-        make_strategy(kind, name, parameters)
-        return cls(name, use, frozenset(symbols), kind, parameters)
+    def load(cls, name: str, kind: type[Strategy], symbols: Iterable[str], parameters: dict[str, Any]) -> Configured:
+        """Try the parameters; raise `StrategyError` when they are wrong."""
+        make_strategy(checked(kind, name), name, parameters)
+        return cls(name, frozenset(symbols), kind, parameters)
 
     def make(self) -> Strategy:
         """Make an instance for a symbol."""
