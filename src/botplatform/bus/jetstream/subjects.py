@@ -9,23 +9,18 @@
 
 from __future__ import annotations
 
-import hashlib
-import re
 from collections.abc import Iterable
-from functools import lru_cache
 from typing import Final, NamedTuple
 
 from botplatform.core.event_bus import check_pattern, matches
 from botplatform.core.events import CATALOGUE
 
-__all__ = ["Stored", "filters", "key_token", "parse_stored", "partition", "published", "tap"]
+__all__ = ["Stored", "filters", "parse_stored", "partition", "published", "tap"]
 
 PUBLISHED: Final = "evt.*.*.*"
 """Everything that may be published; the subject of the log's stream."""
 STORED: Final = "*.*.*.*"
 """Everything that is stored."""
-MAX_KEY: Final = 64
-_ILLEGAL: Final = re.compile(r"[^!-)+\-/-=?-~]")  # what cannot be in one token: blank . * > and all but printable ASCII
 
 
 class Stored(NamedTuple):
@@ -36,25 +31,15 @@ class Stored(NamedTuple):
     key: str
 
 
-@lru_cache(maxsize=4096)
-def key_token(key: str) -> str:
-    """Make one token of a key: what is illegal becomes `-`; a key that is too long keeps its start and a hash."""
-    token = _ILLEGAL.sub("-", key) or "_"
-    if len(token) > MAX_KEY:
-        token = f"{token[: MAX_KEY - 17]}-{hashlib.sha256(key.encode()).hexdigest()[:16]}"
-    return token
-
-
-@lru_cache(maxsize=4096)
 def published(event_type: str, key: str) -> str:
-    """Return the subject on which an event is published."""
-    return f"evt.{event_type}.{key_token(key)}"
+    """Return the subject on which an event is published; a key is one token, as `Event` makes sure."""
+    return f"evt.{event_type}.{key}"
 
 
 def partition(key: str, partitions: int) -> int:
-    """Return the partition that the server stores a key in: FNV-1a (32 bits) of its token."""
+    """Return the partition that the server stores a key in: FNV-1a (32 bits) of it."""
     value = 0x811C9DC5
-    for byte in key_token(key).encode():
+    for byte in key.encode():
         value = ((value ^ byte) * 0x01000193) & 0xFFFFFFFF
     return value % partitions
 

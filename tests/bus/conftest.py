@@ -1,0 +1,39 @@
+"""One NATS server for these tests, wiped before each test that asks for a bus."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+
+import nats
+import pytest
+
+from botplatform.bus.jetstream import JetStreamEventBus
+from botplatform.bus.server import EmbeddedServer
+from botplatform.settings import BusSettings, NatsSettings
+
+
+@pytest.fixture(scope="session")
+def nats_server() -> Iterator[EmbeddedServer]:
+    server = EmbeddedServer()
+    asyncio.run(server.start())
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+async def empty_server(nats_server: EmbeddedServer) -> EmbeddedServer:
+    client = await nats.connect(nats_server.url)
+    manager = client.jsm()
+    for stream in await manager.streams_info():
+        assert stream.config.name is not None
+        await manager.delete_stream(stream.config.name)
+    await client.close()
+    return nats_server
+
+
+@pytest.fixture
+async def bus(empty_server: EmbeddedServer) -> AsyncIterator[JetStreamEventBus]:
+    nats_settings = NatsSettings(url=empty_server.url, request_timeout_s=2)
+    async with await JetStreamEventBus.connect(nats_settings, BusSettings(), groups={"everything": ["*"]}) as made:
+        yield made
