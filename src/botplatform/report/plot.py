@@ -47,7 +47,11 @@ def check_target(path: Path) -> None:
         raise SettingsError(
             f"the picture {path} has the ending {path.suffix or 'of nothing'!r}: give one of {', '.join(FORMATS)}"
         )
-    if path.is_dir() or not path.absolute().parent.is_dir():
+    try:
+        fits = path.absolute().parent.is_dir() and not path.is_dir()
+    except OSError:  # a name that is too long, or a folder that may not be read
+        fits = False
+    if not fits:
         raise StoreError(f"the picture {path} cannot be written: it has to be a file in a folder that exists")
     if find_spec("matplotlib") is None:
         raise MissingExtra("a picture needs matplotlib: pip install 'botplatform[plot]'")
