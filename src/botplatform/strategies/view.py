@@ -108,4 +108,6 @@ class View(Struct, frozen=True, gc=False):
         Zero when there is no price above zero. Execution rounds it to the instrument's lot step.
         """
         price = Decimal(str(self.market.price))
-        return _SIZES.divide(notional, price) if price > 0 else ZERO
+        if price <= 0:
+            return ZERO
+        return Decimal(format(_SIZES.divide(notional, price), "f"))  # 10, not 1E+1
