@@ -257,6 +257,9 @@ def test_rule_23_a_strategy_closes_only_what_is_its_own() -> None:
     holding(made, "long", "5", strategy="mine")
     other = only(made.handle(decision(intent("close"), strategy="theirs")))
     assert other.reason_code == Reason.NOTHING_TO_CLOSE
+    holding(made, "long", "4", strategy="theirs")
+    only(made.handle(decision(intent("close", "long", 5), strategy="mine")))
+    assert only(made.handle(decision(intent("close", "long", 9), strategy="theirs"))).quantity == 4
 
 
 def test_closing_counts_what_is_being_closed_already() -> None:

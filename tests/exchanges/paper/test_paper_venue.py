@@ -102,6 +102,31 @@ def test_a_snapshot_that_comes_again_or_late_moves_nothing() -> None:
     assert paper.on_market(at(1, feed_sequence=2)) == []
 
 
+def test_a_snapshot_from_the_past_fills_nothing() -> None:
+    paper = venue()
+    paper.on_market(at(0))
+    paper.submit(limit(price="90"))
+    paper.on_market(at(2))
+    assert paper.on_market(at(1, 50.0)) == []
+    assert told(paper.on_market(at(3, 50.0))) == [("a", S.FILLED)]
+
+
+@pytest.mark.parametrize(("side", "paid"), [(Side.BUY, "100.34"), (Side.SELL, "99.66")])
+def test_a_price_around_the_market_is_rounded_to_the_tick_against_the_taker(side: Side, paid: str) -> None:
+    paper = venue(spread_bps=66.6)
+    paper.on_market(at(0))
+    leg = PositionSide.LONG if side is Side.BUY else PositionSide.SHORT
+    paper.submit(buy(side=side, position_side=leg))
+    assert fills(paper.on_market(at(1, 100.001))) == [("1", paid)]
+
+
+def test_a_tick_that_is_coarser_than_half_the_spread_does_not_move_the_price() -> None:
+    paper = venue(spread_bps=1)
+    paper.on_market(at(0, 0.1))
+    paper.submit(buy())
+    assert fills(paper.on_market(at(1, 0.1))) == [("1", "0.100005")]
+
+
 def test_a_market_order_walks_the_book_and_each_level_is_an_execution() -> None:
     paper = venue()
     paper.on_market(at(0))
@@ -191,6 +216,16 @@ def test_fok_is_all_or_nothing(quantity: str, last: OrderStatus) -> None:
     reports = paper.on_market(at(1, orderbook=BOOK))
     assert reports[-1].status is last
     assert reports[-1].filled_qty == (Decimal(3) if last is S.FILLED else 0)
+
+
+def test_a_fok_order_that_closes_more_than_the_leg_holds_is_not_filled() -> None:
+    paper = venue()
+    paper.on_market(at(0))
+    paper.submit(buy("open", "2"))
+    paper.on_market(at(1))
+    paper.submit(close("more", "3", time_in_force=TimeInForce.FOK))
+    assert told(paper.on_market(at(2))) == [("more", S.ACCEPTED), ("more", S.CANCELLED)]
+    assert paper.positions() == {("BTCUSDT", PositionSide.LONG): Decimal(2)}
 
 
 def test_a_cancel_is_a_request_that_a_fill_may_outrun() -> None:
