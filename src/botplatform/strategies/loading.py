@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any, Final, NamedTuple
 
 import msgspec
@@ -98,13 +98,6 @@ def parameter_names(kind: type[Strategy]) -> tuple[str, ...]:
 def describe_strategies() -> list[StrategyKind]:
     """Describe every strategy that can be used by name, in alphabetical order."""
     return [_describe(name, find_strategy(name)) for name in strategy_names()]
-
-
-def missing_signals(strategies: Iterable[Strategy], available: Iterable[str]) -> dict[str, tuple[str, ...]]:
-    """Return, by class name, the signal values that strategies need and nobody computes."""
-    names = set(available)
-    missing = {type(s).__name__: tuple(n for n in s.needs() if n not in names) for s in strategies}
-    return {name: absent for name, absent in missing.items() if absent}
 
 
 def _describe(name: str, kind: type[Strategy]) -> StrategyKind:
