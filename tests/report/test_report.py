@@ -126,7 +126,7 @@ def printed(report: Report, width: int) -> str:
 def test_a_terminal_shows_the_important_values_within_its_width(report: Report, width: int) -> None:
     text = printed(report, width)
     assert max(map(len, text.splitlines())) <= width
-    for value in ("A run", "1,014.34", "+14.34", "5 fills, 2 round trips", "3.03 (0.30 %)", "50.00 % (1 of 2)"):
+    for value in ("A run", "1,014.34", "+14.34", "5 / 2", "3.03 (0.30 %)", "50.00 % (1 of 2)"):
         assert value in text
     for value in ("BTCUSDT", "ETHUSDT", "hedge", "trend", "+17.37", "-2.21", "5 filled, 1 rejected", "as it says"):
         assert value in text

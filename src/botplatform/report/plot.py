@@ -147,7 +147,7 @@ def _prices(axes: Axes, model: LiveModel) -> None:
 
 
 def _markers(axes: Axes, markers: Sequence[TradeMarker], scale: tuple[float, float]) -> None:
-    size = 70 if len(markers) <= 60 else 34 if len(markers) <= 400 else 13
+    size = 70 if len(markers) <= 60 else 34 if len(markers) <= 400 else 14 if len(markers) <= 1500 else 7
     for (side, opens), (shape, _, colour) in MARKS.items():
         chosen = [each for each in markers if each.side is side and each.opens is opens]
         if chosen:
@@ -158,8 +158,8 @@ def _markers(axes: Axes, markers: Sequence[TradeMarker], scale: tuple[float, flo
                 marker=shape,
                 facecolors=colour if opens else "white",
                 edgecolors=colour,
-                linewidths=1.1 if size > 20 else 0.7,
-                alpha=0.95 if size > 20 else 0.75,
+                linewidths=1.1 if size > 20 else 0.7 if size > 10 else 0.45,
+                alpha=0.95 if size > 20 else 0.75 if size > 10 else 0.5,
                 zorder=3 if opens else 4,
             )
 

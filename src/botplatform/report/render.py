@@ -66,11 +66,11 @@ def _figures(report: Report) -> Panel:
     net = profit(total.net)
     net.stylize("bold")
     fall = f"{money(report.max_drawdown)} ({share(report.max_drawdown_share)})"
-    wins = f"{share(total.win_rate)}" + (f" ({total.wins} of {total.round_trips})" if total.round_trips else "")
+    wins = f"{share(total.win_rate)}" + (f" ({total.wins:,} of {total.round_trips:,})" if total.round_trips else "")
     grid.add_row("Realised profit", profit(total.realized_pnl), "Starting balance", money(report.starting_balance))
     grid.add_row("Unrealised profit", profit(total.unrealized_pnl), "Equity", Text(money(report.equity), style="bold"))
     grid.add_row("Fees", profit(-total.fees), "Largest drawdown", fall)
-    grid.add_row(Text("Net", style="bold"), net, "Trades", f"{total.fills} fills, {total.round_trips} round trips")
+    grid.add_row(Text("Net", style="bold"), net, "Fills / trips", f"{total.fills:,} / {total.round_trips:,}")
     grid.add_row("Turnover", money(total.turnover), "Won", wins)
     return Panel(grid, title=f"[bold]{report.title}[/bold]", border_style="blue", padding=(0, 1))
 
@@ -92,7 +92,7 @@ def _rows(name: str, rows: Sequence[Row], total: Row | None) -> Table:
 
 def _cells(row: Row) -> Iterable[RenderableType]:
     won = "-" if row.win_rate is None else f"{row.win_rate * 100:.0f} %"
-    yield from (row.name, str(row.fills), str(row.round_trips), won)
+    yield from (row.name, f"{row.fills:,}", f"{row.round_trips:,}", won)
     yield from (profit(row.realized_pnl), profit(row.unrealized_pnl), money(row.fees), profit(row.net))
 
 
@@ -119,8 +119,10 @@ def _facts(report: Report) -> Padding:
     grid = Table.grid(padding=(0, 2))
     grid.add_column(style="dim", no_wrap=True)
     grid.add_column()
-    statuses = ", ".join(f"{count} {status.lower()}" for status, count in report.orders_by_status.items())
-    grid.add_row("Orders", f"{report.orders}" + (f": {statuses}" if statuses else ""))
+    statuses = ", ".join(
+        f"{count:,} {status.replace('_', ' ').lower()}" for status, count in report.orders_by_status.items()
+    )
+    grid.add_row("Orders", f"{report.orders:,}" + (f": {statuses}" if statuses else ""))
     if report.prices_and_fees:
         grid.add_row("Prices, fees", report.prices_and_fees)
     if report.started_ns:

@@ -207,8 +207,19 @@ def total(legs: Iterable[Leg]) -> Leg:
     """Sum legs of one side."""
     result = FLAT
     for leg in legs:
-        result = Leg(*map(CONTEXT.add, msgspec.structs.astuple(result), msgspec.structs.astuple(leg)))
+        result = leg if result is FLAT else _sum(result, leg)
     return result
+
+
+def _sum(one: Leg, other: Leg) -> Leg:
+    add = CONTEXT.add
+    return Leg(
+        add(one.quantity, other.quantity),
+        add(one.cost_open, other.cost_open),
+        add(one.realized_pnl, other.realized_pnl),
+        add(one.commission, other.commission),
+        add(one.excess_qty, other.excess_qty),
+    )
 
 
 def _plain(value: Decimal) -> str:
