@@ -184,6 +184,9 @@ def _legend(axes: Axes, model: LiveModel) -> None:
                     label=f"{text} ({count})",
                 )
             )
+    fills = sum(each.fills for each in model.trades.legs.values())
+    if fills > len(model.trades.markers):
+        handles.append(Line2D([], [], linestyle="", label=f"the last {len(model.trades.markers):,} of {fills:,} fills"))
     axes.legend(
         handles=handles,
         ncols=len(handles),
