@@ -331,7 +331,7 @@ class AsyncInMemoryEventBus:
 
     async def _deliver_all(self, drain: _Drain) -> None:
         async with self._turn:
-            _DRAINS.set((*_DRAINS.get(), drain))
+            _DRAINS.set((*(outer for outer in _DRAINS.get() if not outer.done), drain))
             try:
                 while drain.waiting:
                     event = drain.waiting.popleft()

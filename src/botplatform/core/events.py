@@ -89,6 +89,7 @@ SPELLINGS: Final = {"order.canceled": "order.cancelled"}
 """Other spellings of a type that are accepted on input."""
 MAX_CORRELATION_ID: Final = 128
 MAX_ID: Final = 128
+MAX_NS: Final = 2**63
 _TYPE: Final = re.compile(r"[a-z][a-z0-9_]*\.[a-z][a-z0-9_]*")
 
 
@@ -132,6 +133,8 @@ class Event(Struct, frozen=True):
             self._fill_timestamp()
         if not self.created_ns:
             _set(self, "created_ns", self.timestamp_ns)
+        elif type(self.created_ns) is not int or not 0 < self.created_ns < MAX_NS:
+            rules.whole(self.created_ns, "Event.created_ns")
         if not self.id:
             _set(self, "id", random_id())
         if type(self.key) is not str or self.key not in rules.KNOWN_TOKENS:

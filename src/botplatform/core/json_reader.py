@@ -38,10 +38,8 @@ def refuse(place: str, problem: str) -> NoReturn:
 
 def seconds_to_ns(value: Any, place: str) -> int:
     """Turn seconds since the UNIX epoch into nanoseconds, exactly as the number is written."""
-    number = rules.finite(value, place)
-    if not 0 <= number < 2**63 / 1e9:
-        refuse(place, f"is {shown(value)}: it has to be seconds since the UNIX epoch")
-    return round(value * 10**9) if isinstance(value, Decimal) else rules.nanoseconds(number, place)
+    rounded = rules.nanoseconds(value, place)
+    return round(value * 10**9) if isinstance(value, Decimal) else rounded
 
 
 def read_struct(value: Any, kind: type[Struct], place: str) -> Any:

@@ -123,7 +123,10 @@ def whole(value: Any, where: str) -> int:
 
 def nanoseconds(value: Any, where: str) -> int:
     """Turn a time in seconds since the UNIX epoch into whole nanoseconds."""
-    return whole(round(finite(value, where) * 1e9), where)
+    seconds = finite(value, where)
+    if not 0 <= seconds < 2**63 / 1e9:
+        _refuse(where, f"is {shown(value)}: it has to be seconds since the UNIX epoch, not before it")
+    return round(seconds * 1e9)
 
 
 def text(value: Any, where: str, *, required: bool) -> str:
