@@ -69,6 +69,13 @@ def test_an_svg_says_what_a_png_shows_and_is_the_same_each_time(tmp_path: Path) 
     assert first.read_bytes() == second.read_bytes()
 
 
+def test_a_picture_that_cannot_show_every_fill_says_so(tmp_path: Path) -> None:
+    target = tmp_path / "run.svg"
+    with mpl.rc_context({"svg.fonttype": "none"}):
+        plot_run(a_run(5_100, trades=5_050), target)
+    assert "the last 5,000 of 5,050 fills" in target.read_text()
+
+
 @pytest.mark.parametrize("name", ["run.gif", "run", "run.txt"])
 def test_an_ending_that_is_no_picture_is_refused(name: str, tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match=r"\.png, \.svg"):

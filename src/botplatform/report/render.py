@@ -139,24 +139,16 @@ def _facts(report: Report) -> Padding:
     return Padding(grid, (0, 1, 1, 1))
 
 
-def chain_view(roots: Sequence[ChainNode], title: Text, *, limit: int = 0) -> Tree:
-    """Arrange a chain as a tree, each event under its cause; with a limit, that many events at most."""
+def chain_view(roots: Sequence[ChainNode], title: Text) -> Tree:
+    """Arrange a chain as a tree, each event under its cause."""
     tree = Tree(title, guide_style="dim")
-    left = [limit or 1_000_000]
-    hidden = sum(1 for root in roots for _ in root.walk()) - left[0]
-    _grow(tree, roots, left)
-    if hidden > 0:
-        tree.add(Text(f"and {hidden} more", style="dim"))
+    _grow(tree, roots)
     return tree
 
 
-def _grow(tree: Tree, nodes: Iterable[ChainNode], left: list[int]) -> None:
+def _grow(tree: Tree, nodes: Iterable[ChainNode]) -> None:
     for node in nodes:
-        if left[0] <= 0:
-            return
-        left[0] -= 1
         style = TYPE_STYLES.get(node.type.partition(".")[0], "white")
         label = Text.assemble((node.type, style), "  ", (offset(node.offset_ns), "dim"), "  ", node.summary)
         label.append(f"  {node.source}", style="dim italic")
-        label.no_wrap, label.overflow = bool(left[0] < 900_000), "ellipsis"
-        _grow(tree.add(label), node.effects, left)
+        _grow(tree.add(label), node.effects)
