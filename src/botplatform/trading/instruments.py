@@ -16,6 +16,8 @@ __all__ = ["Instrument", "Instruments"]
 
 CONTEXT: Final = Context(prec=140)
 """Wide enough for every amount that an event may carry, to the last digit of every step."""
+MAX_MADE: Final = 1_024
+"""Symbols with the default rules that are remembered."""
 
 
 class Instrument(Struct, frozen=True, kw_only=True):
@@ -72,11 +74,16 @@ class Instruments(Mapping[str, Instrument]):
 
     def __init__(self, settings: Mapping[str, InstrumentSettings] | None = None) -> None:
         self._known = {symbol: Instrument.of(symbol, rules) for symbol, rules in (settings or {}).items()}
+        self._made: dict[str, Instrument] = {}
         self._defaults = InstrumentSettings.model_validate({})
 
     def __getitem__(self, symbol: str) -> Instrument:
-        found = self._known.get(symbol)
-        return found if found is not None else Instrument.of(symbol, self._defaults)
+        found = self._known.get(symbol) or self._made.get(symbol)
+        if found is None:
+            if len(self._made) >= MAX_MADE:
+                self._made.clear()
+            found = self._made[symbol] = Instrument.of(symbol, self._defaults)
+        return found
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._known)

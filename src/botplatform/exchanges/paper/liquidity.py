@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from decimal import ROUND_CEILING, ROUND_FLOOR, Context, Decimal
 from typing import Final, NamedTuple
 
@@ -11,7 +12,6 @@ from botplatform.trading.instruments import Instrument
 __all__ = ["Liquidity", "Take"]
 
 CONTEXT: Final = Context(prec=34)
-HALF_BPS: Final = Decimal(20_000)
 
 
 class Take(NamedTuple):
@@ -29,19 +29,52 @@ class _Level:
         self.left = Decimal(repr(size))
 
 
+class _Side:
+    """The levels of one side, made exact only as far as somebody looks."""
+
+    __slots__ = ("_made", "_prices", "_sizes")
+
+    def __init__(self, prices: tuple[float, ...], sizes: tuple[float, ...]) -> None:
+        self._prices = prices
+        self._sizes = sizes
+        self._made: list[_Level] = []
+
+    def __iter__(self) -> Iterator[_Level]:
+        yield from self._made
+        for index in range(len(self._made), len(self._prices)):
+            level = _Level(self._prices[index], self._sizes[index])
+            self._made.append(level)
+            yield level
+
+
 class Liquidity:
     """The liquidity of one snapshot, for all orders that see it: what one takes is gone for the next.
 
-    With an order book it is the sizes of the levels. Without one it has no end, at half of `spread_bps` from the
+    With an order book it is the sizes of the levels. Without one it has no end, at `half_spread` (a share) from the
     price; the price is rounded to the tick, against the taker, where a tick is no more than half the spread.
     """
 
-    def __init__(self, snapshot: MarketEvent, instrument: Instrument, spread_bps: float) -> None:
+    __slots__ = ("_half", "_instrument", "_quotes", "_sides", "_snapshot")
+
+    def __init__(self, snapshot: MarketEvent, instrument: Instrument, half_spread: Decimal) -> None:
         self._snapshot = snapshot
         self._instrument = instrument
-        self._half = Decimal(repr(spread_bps)) / HALF_BPS
-        self._levels: dict[Side, list[_Level]] = {}
+        self._half = half_spread
+        self._sides: dict[Side, _Side] = {}
         self._quotes: dict[Side, Decimal] = {}
+
+    def out_of_reach(self, side: Side, limit: Decimal) -> bool:
+        """Tell, in 0.3 µs, that the market surely did not come to an order that rests at `limit`."""
+        snapshot, book, buys = self._snapshot, self._snapshot.orderbook, side is Side.BUY
+        if book is not None:
+            prices = book.ask_prices if buys else book.bid_prices
+            if not prices:
+                return True
+            nearest = prices[0]
+        else:
+            extreme = snapshot.low if buys else snapshot.high
+            nearest = snapshot.price if extreme is None else extreme
+        return nearest > float(limit) if buys else nearest < float(limit)
 
     def take(self, side: Side, quantity: Decimal, limit: Decimal | None) -> list[Take]:
         """Take up to a quantity, best price first, no worse than `limit`; all of it is gone afterwards."""
@@ -87,14 +120,16 @@ class Liquidity:
         nearest = self._quote(side) if extreme is None else self._around(extreme, side)
         return [Take(limit, quantity)] if nearest > 0 and _within(nearest, limit, side) else []
 
-    def _side(self, side: Side) -> list[_Level]:
+    def _side(self, side: Side) -> _Side:
         """Return the levels that a taker of this side meets."""
-        levels = self._levels.get(side)
+        levels = self._sides.get(side)
         if levels is None:
             book = self._snapshot.orderbook
             assert book is not None
-            prices, sizes = (book.ask_prices, book.ask_sizes) if side is Side.BUY else (book.bid_prices, book.bid_sizes)
-            levels = self._levels[side] = [_Level(price, size) for price, size in zip(prices, sizes, strict=True)]
+            buys = side is Side.BUY
+            levels = self._sides[side] = _Side(
+                book.ask_prices if buys else book.bid_prices, book.ask_sizes if buys else book.bid_sizes
+            )
         return levels
 
     def _quote(self, side: Side) -> Decimal:

@@ -64,6 +64,7 @@ class PaperVenue:
         self.account_id = settings.account_id
         self._settings = settings
         self._instruments = instruments or Instruments()
+        self._half_spread = Decimal(repr(settings.spread_bps)) / 20_000
         self._markets: dict[str, _Market] = {}
 
     def on_market(self, snapshot: MarketEvent) -> list[ExchangeReport]:
@@ -155,10 +156,10 @@ class PaperVenue:
 
     def _advance(self, market: _Market, snapshot: MarketEvent) -> list[ExchangeReport]:
         instrument = self._instruments[market.symbol]
-        liquidity = Liquidity(snapshot, instrument, self._settings.spread_bps)
+        liquidity = Liquidity(snapshot, instrument, self._half_spread)
         reports: list[ExchangeReport] = []
         for name, order in list(market.orders.items()):
-            if order.active_ns > market.now_ns:
+            if order.active_ns > market.now_ns or self._waits(order, market.now_ns, liquidity):
                 continue
             reports += self._work(market, order, liquidity, instrument)
             if order.status in FINISHED:
@@ -168,6 +169,15 @@ class PaperVenue:
                 if len(market.finished) > FINISHED_KEPT:
                     del market.finished[next(iter(market.finished))]
         return reports
+
+    def _waits(self, order: PaperOrder, now_ns: int, liquidity: Liquidity) -> bool:
+        """Tell that nothing can happen to a resting order now."""
+        limit = order.limit
+        if limit is None or order.status is OrderStatus.SUBMITTED or order.closes:
+            return False
+        if order.cancel_ns is not None and order.cancel_ns <= now_ns:
+            return False
+        return liquidity.out_of_reach(order.request.side, limit)
 
     def _work(
         self, market: _Market, order: PaperOrder, liquidity: Liquidity, instrument: Instrument
