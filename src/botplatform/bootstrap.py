@@ -69,7 +69,12 @@ def engine_factory(name: str, settings: Settings) -> Callable[[], Engine]:
     """Return a function that makes a fresh instance of a processing engine."""
     makers: dict[str, Callable[[], Engine]] = {
         "signals": lambda: SignalsEngine(signal_sets=settings.signals),
-        "strategy": lambda: StrategyEngine(strategies=settings.strategies, symbols=settings.symbols),
+        "strategy": lambda: StrategyEngine(
+            strategies=settings.strategies,
+            symbols=settings.symbols,
+            max_decision_age_s=settings.execution.max_decision_age_s,
+            available_signals=SignalsEngine(signal_sets=settings.signals).value_names,
+        ),
         "execution": lambda: ExecutionEngine(
             risk=settings.risk,
             execution=settings.execution,
@@ -143,9 +148,15 @@ class Backtest(NamedTuple):
 
 
 def build_backtest(
-    settings: Settings, *, storage: StorageSink | None = None, observers: Iterable[Callable[[Event], None]] = ()
+    settings: Settings,
+    *,
+    storage: StorageSink | None = None,
+    observers: Iterable[Callable[[Event], None]] = (),
+    observe_engine: Callable[[str, Callable[..., object]], Callable[..., object]] | None = None,
 ) -> Backtest:
     """Put all engines on a bus in memory; `observers` see every event, in the order of the log.
+
+    `observe_engine` may wrap the `handle` of each engine, by name: for measuring.
 
     The id of the log is `bus.log_id`, or made of the seeds, so that a run can be repeated exactly.
     """
@@ -161,7 +172,9 @@ def build_backtest(
     _log_events(bus, settings)
     if storage is not None:
         _store_events(bus, storage)
-    for host in hosts.values():
+    for name, host in hosts.items():
+        if observe_engine is not None:
+            host.engine.handle = observe_engine(name, host.engine.handle)  # type: ignore[method-assign,assignment]
         runtime.add(host)
     return Backtest(runtime, build_market_data(settings, log_id), monitoring, storage)
 

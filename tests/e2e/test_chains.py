@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from decimal import Decimal
 from pathlib import Path
 
@@ -37,10 +36,10 @@ class AlwaysLong(Strategy):
 
 
 @pytest.fixture
-def run_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[type[Run]]:
+def run_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> type[Run]:
     (tmp_path / "chain_strategies.py").write_text(STRATEGIES)
     monkeypatch.syspath_prepend(str(tmp_path))
-    yield Run
+    return Run
 
 
 class Run:
