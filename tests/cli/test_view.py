@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from botplatform.cli.view import LiveView, ViewContext
+from botplatform.cli.view import LiveView, ViewContext, live_view
 from botplatform.cli.view_panels import live_screen, progress_line
 from botplatform.core.events import NotificationEvent, Severity, SystemEvent, TradingEvent, TradingState
 from botplatform.core.seam import SimulatedClock
@@ -143,3 +143,15 @@ async def test_it_refreshes_until_it_is_cancelled() -> None:
             await task
     assert task.cancelled()
     assert len(out.getvalue().splitlines()) >= 2
+
+
+async def test_off_a_terminal_the_command_to_watch_is_printed_first(capsys: pytest.CaptureFixture[str]) -> None:
+    task = asyncio.create_task(live_view(a_model(), CONTEXT.watch, clock=SimulatedClock(1)))
+    for _ in range(60):
+        await asyncio.sleep(0)
+    task.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await task
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == f"watch: {CONTEXT.watch}"
+    assert lines[1].startswith("5.0 s  ")

@@ -13,7 +13,7 @@ from botplatform.cli.view_panels import ViewContext, live_screen, progress_line
 from botplatform.core.seam import Clock
 from botplatform.engines.monitoring.model import LiveModel
 
-__all__ = ["LiveView", "ViewContext"]
+__all__ = ["LiveView", "ViewContext", "live_view"]
 
 REFRESH_S: Final = 0.25
 LINE_EVERY_S: Final = 5.0
@@ -79,3 +79,23 @@ class LiveView:
         while True:
             await self._clock.sleep(REFRESH_S)
             self.refresh()
+
+
+async def live_view(
+    model: LiveModel,
+    watch: str = "",
+    *,
+    clock: Clock,
+    duration_s: float = 0.0,
+    title: str = "botplatform demo",
+    bus: str = "",
+) -> None:
+    """Show a model until cancelled; `watch` is the command with which a person can follow from another terminal.
+
+    Off a terminal the command is printed once, before the lines of progress.
+    """
+    console = Console()
+    if watch and not console.is_terminal:
+        console.print(f"watch: {watch}", soft_wrap=True, highlight=False, markup=False)
+    with LiveView(lambda: model, ViewContext(title, bus, watch, duration_s), clock, console) as view:
+        await view.run()

@@ -108,7 +108,10 @@ def a_day() -> list[Event]:
 def test_a_restart_from_a_checkpoint_remembers_what_matters() -> None:
     monitoring, again = engine(), engine()
     said(monitoring, *a_day())
+    seen = again.model
+    said(again, market("SOLUSDT", 5.0), fill(7, 1, symbol="SOLUSDT"))
     again.restore(monitoring.snapshot())
+    assert again.model is seen
     assert again.snapshot() == monitoring.snapshot()
     before, after = monitoring.model, again.model
     assert after.account.equity == before.account.equity == Decimal("1019.9")

@@ -84,12 +84,13 @@ def dump(model: LiveModel, check_ns: int) -> bytes:
 
 
 def load(model: LiveModel, data: bytes) -> int:
-    """Put what `dump` returned into a new model; return `check_ns`. Raises `StateError` for anything else."""
+    """Replace the model by what `dump` returned; return `check_ns`. Raises `StateError` for anything else."""
     try:
         state = msgspec.json.decode(data, type=_Model)
         chain = [from_wire(each) for each in state.chain]
     except (msgspec.MsgspecError, UnicodeDecodeError, InvalidEvent) as e:
         raise StateError(f"the state of monitoring cannot be restored: {e}; replay the log instead") from e
+    model.reset()
     model.account.restore(bytes(state.account))
     model.counts = defaultdict(int, state.counts)
     model.now_ns, model.first_ns, model.last_ns = state.now_ns, state.first_ns, state.last_ns

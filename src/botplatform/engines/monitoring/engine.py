@@ -28,7 +28,7 @@ class MonitoringEngine:
 
     def __init__(self, monitoring: MonitoringSettings, portfolio: PortfolioSettings) -> None:
         self.model = LiveModel(portfolio.starting_balance)
-        """What a person wants to see; read it, never change it."""
+        """What a person wants to see; read it, never change it. It stays the same object for good."""
         self._apply = self.model.apply
         self._stale_ns = round(monitoring.stale_after_s * 1e9)
         self._check_ns = 0
@@ -70,10 +70,7 @@ class MonitoringEngine:
 
     def restore(self, data: bytes) -> None:
         """Replace the state by one that `snapshot` returned; raise `StateError` for anything else."""
-        model = LiveModel(self.model.account.starting_balance)
-        self._check_ns = load(model, data)
-        self.model = model
-        self._apply = model.apply
+        self._check_ns = load(self.model, data)
 
 
 def _stale(name: str, health: EngineHealth, silent_ns: int) -> SystemEvent:

@@ -107,6 +107,11 @@ class LiveModel:
     """
 
     def __init__(self, starting_balance: Decimal = Decimal(0)) -> None:
+        self.starting_balance = starting_balance
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget everything; whoever holds the model goes on seeing it."""
         self.counts: defaultdict[str, int] = defaultdict(int)
         """Events by type."""
         self.now_ns = 0
@@ -120,7 +125,7 @@ class LiveModel:
         self.recent_orders: OrderedDict[str, OrderRecord] = OrderedDict()
         """The latest 50 orders, the one that changed last at the end."""
         self.orders_by_status: defaultdict[str, int] = defaultdict(int)
-        self.trades = Trades(starting_balance)
+        self.trades = Trades(self.starting_balance)
         self.equity = EquityCurve()
         self.chains = Chains()
         self.engines: dict[str, EngineHealth] = {}
