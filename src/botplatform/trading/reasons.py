@@ -48,8 +48,6 @@ class Reason(StrEnum):
     """An order with this id is open at the venue."""
     WOULD_TAKE = "WOULD_TAKE"
     """The order is post_only and would meet a resting order."""
-    NO_LIQUIDITY = "NO_LIQUIDITY"
-    """Nothing is left in the market that the order could fill against."""
     IOC_REMAINDER = "IOC_REMAINDER"
     """What an IOC order could not fill at once is cancelled."""
     FOK_NOT_FILLED = "FOK_NOT_FILLED"
