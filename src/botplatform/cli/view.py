@@ -13,7 +13,7 @@ from botplatform.cli.view_panels import ViewContext, live_screen, progress_line
 from botplatform.core.seam import Clock
 from botplatform.engines.monitoring.model import LiveModel
 
-__all__ = ["LiveView", "ViewContext", "live_view"]
+__all__ = ["LiveView", "ViewContext"]
 
 REFRESH_S: Final = 0.25
 LINE_EVERY_S: Final = 5.0
@@ -24,8 +24,8 @@ class LiveView:
 
     `model` is asked for the model anew each time. The view draws only when told to, from the thread that folds
     the model, so that it never sees half a change: call `refresh` now and then, or await `run` beside the work.
-    On a terminal it takes the whole screen and gives it back at the end; elsewhere it prints one line every
-    `line_every_s` seconds (default 5) to the console.
+    On a terminal it takes the whole screen and gives it back at the end; elsewhere it prints the command
+    to watch with, and then one line every `line_every_s` seconds (default 5).
     """
 
     def __init__(
@@ -53,6 +53,8 @@ class LiveView:
         if self._live is not None:
             self._live.__enter__()
             self.refresh()
+        elif self._context.watch:
+            self._console.print(f"watch: {self._context.watch}", soft_wrap=True, highlight=False, markup=False)
         return self
 
     def __exit__(
@@ -79,23 +81,3 @@ class LiveView:
         while True:
             await self._clock.sleep(REFRESH_S)
             self.refresh()
-
-
-async def live_view(
-    model: LiveModel,
-    watch: str = "",
-    *,
-    clock: Clock,
-    duration_s: float = 0.0,
-    title: str = "botplatform demo",
-    bus: str = "",
-) -> None:
-    """Show a model until cancelled; `watch` is the command with which a person can follow from another terminal.
-
-    Off a terminal the command is printed once, before the lines of progress.
-    """
-    console = Console()
-    if watch and not console.is_terminal:
-        console.print(f"watch: {watch}", soft_wrap=True, highlight=False, markup=False)
-    with LiveView(lambda: model, ViewContext(title, bus, watch, duration_s), clock, console) as view:
-        await view.run()
