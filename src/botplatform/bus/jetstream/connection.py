@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import logging
 import re
@@ -102,7 +103,8 @@ class Connection:
             await asyncio.wait_for(connecting, settings.connect_timeout_s)
         except (OSError, ValueError, nats.errors.Error, TimeoutError) as e:
             self._closing = True
-            await self.client.close()
+            with contextlib.suppress(AssertionError):  # nats-py cannot close what it never began to open
+                await self.client.close()
             reason = self._last_error if isinstance(e, TimeoutError) and self._last_error is not None else e
             raise BusError(
                 f"cannot connect to NATS at {self.where}: {_reason(reason)}; start a server there, or set nats.url"

@@ -14,13 +14,13 @@ import logging
 from collections import deque
 from collections.abc import Callable
 from functools import partial
-from typing import Final
+from typing import Any, Final
 
 import nats.errors
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 
-from botplatform.bus.jetstream.connection import ApiError, Connection
+from botplatform.bus.jetstream.connection import Connection
 from botplatform.bus.jetstream.lease import LEASE_S, Lease
 from botplatform.bus.jetstream.stored import Arrived, Counters, decode_stored, parse_ack
 from botplatform.core.event_bus import Delivery, DeliveryHandler
@@ -32,9 +32,13 @@ BATCH: Final = 256
 """Most events that are here and not handled."""
 ACK_EVERY: Final = 128
 """Events between two acknowledgements while more wait; the last one that waits is always acknowledged."""
-PULL_S: Final = 30
-HEARTBEAT_S: Final = 5
-"""Seconds after which the server says that a pull without events is still alive."""
+TAKE_S: Final = 1.5 * LEASE_S
+"""Seconds to wait for a group that is held: longer than one that died keeps it."""
+LOOK_S: Final = 1.0
+"""Seconds between two looks whether deliveries still come."""
+QUIET_S: Final = 4 * LEASE_S
+"""Seconds without a word of the server, though pulls end more often, after which the session begins anew."""
+SHORTEST_PULL_S: Final = 0.05
 RETRY_S: Final = 0.1
 
 logger = logging.getLogger(__name__)
@@ -100,7 +104,7 @@ class GroupConsumer:
         Raises `StreamError` when the group has no consumer, and when another process holds it; with `standby`, it
         begins in the background as soon as it is free.
         """
-        info = await self._connection.api_or_none(f"CONSUMER.INFO.{self._stream}.{self.group}")
+        info = await self._info()
         if info is None:
             raise StreamError(
                 f"the log {self._stream} has no consumer for the group {self.group}: run `botplatform setup`"
@@ -111,7 +115,7 @@ class GroupConsumer:
         if standby:
             self._background = [asyncio.create_task(self._stand_by(after), name=f"group-{self.group}-standby")]
             return
-        await self._lease.take(wait_s=2 * LEASE_S)
+        await self._lease.take(wait_s=TAKE_S)
         try:
             await self._begin(after)
         except BaseException:
@@ -185,12 +189,16 @@ class GroupConsumer:
                 await subscription.unsubscribe()
 
     async def _pull(self) -> None:
-        """Ask for more when half of what may be here is handled."""
+        """Ask for more when half of what may be here is handled; never for longer than the group is ours.
+
+        A pull that outlives the lease would give events to a process that may not handle them.
+        """
         room = BATCH - self._outstanding - len(self._waiting)
-        if room < BATCH // 2 or self._stop.is_set():
+        left_s = self._lease.left_s
+        if room < BATCH // 2 or left_s < SHORTEST_PULL_S or self._stop.is_set():
             return
         self._outstanding += room
-        body = {"batch": room, "expires": PULL_S * 10**9, "idle_heartbeat": HEARTBEAT_S * 10**9}
+        body = {"batch": room, "expires": round(left_s * 1e9)}
         with contextlib.suppress(nats.errors.Error):  # the connection is down: the next session pulls again
             await self._connection.client.publish(
                 f"$JS.API.CONSUMER.MSG.NEXT.{self._stream}.{self.group}", json.dumps(body).encode(), reply=self._inbox
@@ -215,8 +223,6 @@ class GroupConsumer:
     async def _status(self, message: Msg) -> None:
         headers = message.headers or {}
         status, description = headers.get("Status", ""), headers.get("Description", "")
-        if status == "100":
-            return
         if "consumer deleted" in description.lower():
             self._fail(StreamError(f"the consumer of the group {self.group} was deleted: run `botplatform setup`"))
             return
@@ -237,23 +243,24 @@ class GroupConsumer:
         clock = self._connection.clock
         while True:
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._stale.wait(), HEARTBEAT_S)
-            quiet = clock.monotonic_ns() - self._last_heard_ns > 3 * HEARTBEAT_S * 10**9
+                await asyncio.wait_for(self._stale.wait(), LOOK_S)
+            quiet = clock.monotonic_ns() - self._last_heard_ns > QUIET_S * 1e9
             if not (self._stale.is_set() or quiet):
+                await self._pull()
                 continue
             try:
                 await self._connection.connected.wait()
-                await self._open()
-            except ApiError as e:
-                if e.status == 404:
+                if await self._info() is None:
                     self._fail(StreamError(f"the consumer of the group {self.group} is gone: run `botplatform setup`"))
                     return
-                self._stale.set()
+                await self._open()
             except (BusError, nats.errors.Error) as e:
                 logger.warning("group %s: cannot pull from the log yet: %s", self.group, e)
                 self._stale.set()
-            if self._stale.is_set():
                 await clock.sleep(RETRY_S)
+
+    async def _info(self) -> dict[str, Any] | None:
+        return await self._connection.api_or_none(f"CONSUMER.INFO.{self._stream}.{self.group}")
 
     async def _deliver(self) -> None:
         while not self._stop.is_set():

@@ -45,6 +45,11 @@ class Lease:
         """Tell whether the group is ours for certain, now."""
         return self._clock.monotonic_ns() < self._until_ns
 
+    @property
+    def left_s(self) -> float:
+        """Seconds for which the group is ours for certain; 0 or less when it is not."""
+        return (self._until_ns - self._clock.monotonic_ns()) / 1e9
+
     async def take(self, *, wait_s: float | None) -> None:
         """Wait until the group is free and take it; raise `StreamError` after `wait_s` seconds (None: never)."""
         begun = self._clock.monotonic_ns()

@@ -1,0 +1,59 @@
+from __future__ import annotations
+
+import nats
+import pytest
+
+from botplatform.bus.jetstream import Bucket, JetStreamEventBus
+from botplatform.errors import StreamError
+
+
+async def test_a_value_is_replaced_by_whoever_saw_it_last(bus: JetStreamEventBus) -> None:
+    bucket = bus.checkpoints
+    assert await bucket.get("strategy") is None
+    first = await bucket.put("strategy", b"one", expected=0)
+    assert await bucket.get("strategy") == (b"one", first)
+    second = await bucket.put("strategy", b"two", expected=first)
+    for stale in (0, first, second + 7):
+        with pytest.raises(StreamError, match="strategy in the bucket checkpoints was changed by somebody else"):
+            await bucket.put("strategy", b"three", expected=stale)
+    assert await bucket.get("strategy") == (b"two", second)
+
+
+async def test_without_an_expectation_the_last_one_wins(bus: JetStreamEventBus) -> None:
+    for value in (b"halted", b"active", b""):
+        await bus.trading.put("state", value)
+    entry = await bus.trading.get("state")
+    assert entry is not None
+    assert entry.value == b""
+
+
+async def test_keys_and_buckets_are_apart(bus: JetStreamEventBus) -> None:
+    await bus.checkpoints.put("a", b"1")
+    await bus.checkpoints.put("b", b"2")
+    assert await bus.trading.get("a") is None
+    entry = await bus.checkpoints.get("b")
+    assert entry is not None
+    assert entry.value == b"2"
+
+
+async def test_large_state_survives_and_too_large_state_is_refused(bus: JetStreamEventBus) -> None:
+    state = bytes(range(256)) * 16_384  # 4 MiB
+    revision = await bus.checkpoints.put("portfolio", state, expected=0)
+    assert await bus.checkpoints.get("portfolio") == (state, revision)
+    with pytest.raises(StreamError, match=r"portfolio in the bucket checkpoints has 16777216 bytes"):
+        await bus.checkpoints.put("portfolio", state * 4, expected=revision)
+
+
+async def test_what_another_tool_deleted_is_gone(bus: JetStreamEventBus) -> None:
+    await bus.trading.put("state", b"halted")
+    client = await nats.connect(bus.connection.where)
+    store = await client.jetstream().key_value("trading")
+    assert (await store.get("state")).value == b"halted"
+    await store.delete("state")
+    await client.close()
+    assert await bus.trading.get("state") is None
+
+
+async def test_a_bucket_that_does_not_exist_says_what_to_run(bus: JetStreamEventBus) -> None:
+    with pytest.raises(StreamError, match=r"no bucket nowhere.*run `botplatform setup`"):
+        await Bucket(bus.connection, "nowhere").put("key", b"value")
