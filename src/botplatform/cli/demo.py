@@ -14,7 +14,7 @@ from botplatform.bootstrap import Platform, open_platform
 from botplatform.cli.backtest import prices_and_fees, quiet
 from botplatform.cli.invocation import invocation_of
 from botplatform.cli.run import embedded, run_loop, run_until_signal
-from botplatform.cli.view import live_view
+from botplatform.cli.view import LiveView, ViewContext
 from botplatform.core.seam import SystemClock
 from botplatform.engines.monitoring.model import LiveModel
 from botplatform.report.model import build_report
@@ -68,12 +68,14 @@ async def _watch(platform: Platform, model: LiveModel, settings: Settings, durat
     clock = SystemClock()
     began_ns = clock.monotonic_ns()
     command = f"nats sub -s {settings.nats.url} 'order.*' --translate 'botplatform events decode'"
-    view = asyncio.create_task(live_view(model, command, duration_s=duration, clock=clock))
-    timer = asyncio.get_running_loop().call_later(duration, platform.process.stop)
-    try:
-        await run_until_signal(platform.process)
-    finally:
-        timer.cancel()
-        view.cancel()
-        await asyncio.gather(view, return_exceptions=True)
+    context = ViewContext("demo", f"JetStream at {settings.nats.url}", command, duration)
+    with LiveView(lambda: model, context, clock) as view:
+        drawing = asyncio.create_task(view.run())
+        timer = asyncio.get_running_loop().call_later(duration, platform.process.stop)
+        try:
+            await run_until_signal(platform.process)
+        finally:
+            timer.cancel()
+            drawing.cancel()
+            await asyncio.gather(drawing, return_exceptions=True)
     return (clock.monotonic_ns() - began_ns) / 1e9
