@@ -196,7 +196,7 @@ class ExecutionSettings(Section):
     """How decisions become orders."""
 
     max_decision_age_s: float = Field(5.0, gt=0)
-    """Older decisions are denied with STALE_DECISION at the last gate. Default: 5."""
+    """Decisions older than this many seconds are denied with STALE_DECISION at the last gate. Default: 5."""
     request_timeout_s: float = Field(10.0, gt=0)
     """Seconds until a call to the venue counts as unknown. Default: 10."""
 

@@ -78,10 +78,8 @@ def suggestion(model: type[BaseModel], key: Key) -> str:
     """Guess which setting an unknown key means; empty when nothing is near."""
     known = [".".join(name) for name in _names(model)]
     asked = ".".join(str(part) for part in key if not isinstance(part, int))
-    near = get_close_matches(asked, known, 1, 0.75)
-    if not near:
-        last = asked.rsplit(".", 1)[-1]
-        near = [name for name in known if name.rsplit(".", 1)[-1] == last][:1]
+    last = asked.rsplit(".", 1)[-1]
+    near = [name for name in known if name.rsplit(".", 1)[-1] == last][:1] or get_close_matches(asked, known, 1, 0.75)
     return f" (did you mean {near[0]}?)" if near else ""
 
 
