@@ -117,7 +117,7 @@ def _ruled(title: str, content: RenderableType) -> tuple[Rule, Padding]:
 def progress_line(model: LiveModel, elapsed_s: float) -> str:
     """Tell the state in one line, for where there is no terminal."""
     account = model.account
-    prices = "  ".join(f"{name} {price(view.price)}" for name, view in list(model.symbols.items())[:4])
+    prices = "  ".join(f"{name} {price(view.price)}" for name, view in sorted(model.symbols.items())[:4])
     return (
         f"{duration(elapsed_s)}  {model.events:,} events ({model.events_per_s:,.0f}/s)  {prices}  "
         f"orders {sum(model.orders_by_status.values())} ({len(model.orders.open())} open)  "
@@ -173,7 +173,7 @@ def _symbols(model: LiveModel, rows: int, width: int) -> RenderableType:
     for name in ("Realised", "Unrealised", "Fees") if width >= VERY_WIDE else ():
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("Profit", justify="right", no_wrap=True, min_width=8)
-    for symbol, view in list(model.symbols.items())[:rows]:
+    for symbol, view in sorted(model.symbols.items())[:rows]:
         table.add_row(*_symbol_row(model, symbol, view, width))
     if not model.symbols:
         table.add_row(Text(" no market data yet", style="dim italic"))
@@ -252,24 +252,39 @@ def _order_row(order: OrderRecord) -> Iterable[RenderableType]:
 
 
 def _chain(model: LiveModel, rows: int) -> tuple[str, RenderableType]:
-    """Show the chain of the last trade; where it does not fit, only what led to its last order and came of it."""
+    """Show the chain of the last trade; where it does not fit, first its last order and then less around it."""
     events = model.chains.latest()
     if not events:
         return "chain", Text("no decision yet", style="dim italic")
     nodes = chain_tree(events)
-    if len(events) > rows:
-        nodes = tuple(_pruned(nodes))
+    for less in (_last_branch, _without_states, _orders_only):
+        if sum(1 for node in nodes for _ in node.walk()) > rows:
+            nodes = tuple(less(nodes))
     lines = [line for node in nodes for line in _chain_lines(node, 0)]
     title = "chain of the last trade" if model.trades.markers else "chain of the last decision"
     return f"{title}  {model.chains.latest_id}", Group(*lines[: max(rows, 1)])
 
 
-def _pruned(nodes: Sequence[ChainNode]) -> Iterable[ChainNode]:
+def _last_branch(nodes: Sequence[ChainNode]) -> Iterable[ChainNode]:
     """Keep, of several decisions or orders of one event, only the last one."""
     branches = [node for node in nodes if node.type in ("strategy.decision", "order.submitted")]
     for node in nodes:
         if node not in branches[:-1]:
-            yield msgspec.structs.replace(node, effects=tuple(_pruned(node.effects)))
+            yield msgspec.structs.replace(node, effects=tuple(_last_branch(node.effects)))
+
+
+def _without_states(nodes: Sequence[ChainNode]) -> Iterable[ChainNode]:
+    """Leave out what strategies say about themselves along the way."""
+    for node in nodes:
+        if node.type != "state.updated" or node.source != "strategy":
+            yield msgspec.structs.replace(node, effects=tuple(_without_states(node.effects)))
+
+
+def _orders_only(nodes: Sequence[ChainNode]) -> Iterable[ChainNode]:
+    """Keep what led to the order, and what the venue said."""
+    for node in nodes:
+        if not node.type.startswith(("state.", "notification.", "system.")):
+            yield msgspec.structs.replace(node, effects=tuple(_orders_only(node.effects)))
 
 
 def _chain_lines(node: ChainNode, depth: int) -> Iterable[Text]:

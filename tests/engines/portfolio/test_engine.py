@@ -135,6 +135,19 @@ def test_a_snapshot_comes_once_per_period_after_a_fill_with_a_hash_and_in_the_ti
     assert payload.state_hash
 
 
+def test_an_update_has_the_symbol_that_changed_and_a_snapshot_has_all() -> None:
+    portfolio = engine(every_s=1)
+    first = feed(portfolio, market(), market("ETHUSDT"), opened("1", "100"))
+    second = feed(portfolio, opened("2", "100", number=2, symbol="ETHUSDT"))
+    snapshot = feed(portfolio, market(at_s=9))
+    assert [(list(each.positions), len(each.legs)) for each in (first, second, snapshot)] == [
+        (["BTCUSDT"], 1),
+        (["ETHUSDT"], 1),
+        (["BTCUSDT", "ETHUSDT"], 2),
+    ]
+    assert [bool(each.state_hash) for each in (first, second, snapshot)] == [False, False, True]
+
+
 def test_a_snapshot_without_fills_waits_for_a_hundred_ticks() -> None:
     portfolio = engine(every_s=10)
     portfolio.handle(opened("1", "100"))

@@ -45,8 +45,8 @@ class _State(msgspec.Struct):
 class PortfolioEngine:
     """Positions per (account, venue, symbol, strategy, side), marked at the latest price, and the account's totals.
 
-    Each fill is counted once and answered by `state.updated`, in the chain of the order's decision. A
-    `state.snapshot` with a hash of the positions follows every `snapshot_every_s` of event time, caused by the
+    Each fill is counted once and answered by `state.updated`, in the chain of the order's decision: the positions
+    and legs of its symbol, and the totals of the account. A `state.snapshot` of all symbols, with a hash, follows every `snapshot_every_s` of event time, caused by the
     market snapshot in hand: when a fill came since the last one, or 100 market snapshots did. What is wrong with
     a report of an order, execution says; portfolio warns (`EXCESS_CLOSE`) when a fill closes more than is held.
     """
@@ -83,7 +83,7 @@ class PortfolioEngine:
             return ()
         self._schedule(now_ns)
         self._marks_since = self._fills_since = 0
-        return (Emit("state.snapshot", self.state(now_ns, hashed=True)),)
+        return (Emit("state.snapshot", self.state(now_ns)),)
 
     def _schedule(self, now_ns: int) -> None:
         self._next_snapshot_ns = (now_ns // self._every_ns + 1) * self._every_ns
@@ -97,25 +97,27 @@ class PortfolioEngine:
         excess = self.account.positions.leg(leg).excess_qty
         self.account.apply(fill)
         self._fills_since += 1
-        updated = Emit("state.updated", self.state(event.timestamp_ns))
+        updated = Emit("state.updated", self.state(event.timestamp_ns, order.symbol))
         if self.account.positions.leg(leg).excess_qty == excess:
             return (updated,)
         return (updated, Emit("system.warning", _excess_close(fill, event)))
 
-    def state(self, now_ns: int, *, hashed: bool = False) -> StateEvent:
-        """Return positions, legs and totals as of a moment; with the hash of the positions where asked."""
+    def state(self, now_ns: int, symbol: str = "") -> StateEvent:
+        """Return the positions of one symbol, or all and their hash, with the account's totals, as of a moment."""
         account = self.account
-        positions = {symbol: self._position(symbol) for symbol in account.positions.symbols()}
+        symbols = (symbol,) if symbol else account.positions.symbols()
         return StateEvent(
             timestamp_ns=now_ns,
-            positions=positions,
-            legs=tuple(self._leg(key.symbol, key.side, leg, key) for key, leg in account.positions.legs()),
+            positions={each: self._position(each) for each in symbols},
+            legs=tuple(
+                self._leg(key.symbol, key.side, leg, key) for key, leg in account.positions.legs(symbol or None)
+            ),
             realized_pnl=account.realized_pnl,
             unrealized_pnl=account.unrealized_pnl,
             commission=account.commission,
             equity=account.equity,
             drawdown=account.drawdown,
-            state_hash=account.positions.state_hash() if hashed else "",
+            state_hash="" if symbol else account.positions.state_hash(),
         )
 
     def _position(self, symbol: str) -> Position:
