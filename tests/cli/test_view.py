@@ -40,9 +40,9 @@ def a_model(symbols: int = 3) -> LiveModel:
     return model
 
 
-def screen(model: LiveModel, width: int, height: int) -> str:
+def screen(model: LiveModel, width: int, height: int, context: ViewContext = CONTEXT) -> str:
     console = Console(file=StringIO(), width=width, height=height, record=True, force_terminal=True)
-    console.print(live_screen(model, CONTEXT, 12.0, width, height), height=height)
+    console.print(live_screen(model, context, 12.0, width, height), height=height)
     return console.export_text()
 
 
@@ -66,6 +66,13 @@ def test_what_matters_is_on_the_screen(width: int, height: int) -> None:
         "Ctrl-C ends",
     ):
         assert value in text
+
+
+def test_a_command_that_is_longer_than_a_line_is_shown_whole() -> None:
+    command = "nats sub -s nats://127.0.0.1:4333 'order.*' --translate 'botplatform events decode'"
+    text = screen(a_model(), 80, 24, CONTEXT._replace(watch=command))
+    assert command.split() == text.split("watch: ")[1].split("Symbol")[0].split()
+    assert len(text.splitlines()) == 24
 
 
 @pytest.mark.parametrize(("width", "height"), SIZES)

@@ -33,6 +33,7 @@ WIDE: Final = 110
 """Columns from which orders and the chain stand side by side."""
 VERY_WIDE: Final = 150
 """Columns from which profit is shown in its parts."""
+WATCH: Final = "watch: "
 SLOW_BEAT_S: Final = 5
 """Seconds without a heartbeat from which its age is shown."""
 STATE_STYLES: Final = {
@@ -66,7 +67,7 @@ class ViewContext(NamedTuple):
 
 def live_screen(model: LiveModel, context: ViewContext, elapsed_s: float, width: int, height: int) -> RenderableType:
     """Arrange the whole screen."""
-    head = 3 if context.watch else 2
+    head = 2 + (0 if not context.watch else 1 if len(WATCH + context.watch) <= width else 2)
     symbols = min(len(model.symbols), max(1, height // 2 - head - 3)) or 1
     engines = _engines(model)
     health = 1 if engines.cell_len <= width else 2
@@ -148,8 +149,7 @@ def _header(model: LiveModel, context: ViewContext, elapsed_s: float) -> Rendera
         _spread(state, Text(f"{model.events:,} events, market time {_clock_time(model.last_ns)}", style="dim")),
     ]
     if context.watch:
-        watch = Text.assemble(("watch: ", "dim"), (context.watch, "green"), no_wrap=True, overflow="ellipsis")
-        lines.append(watch)
+        lines.append(Text.assemble((WATCH, "dim"), (context.watch, "green"), overflow="fold"))
     return Group(*lines)
 
 
