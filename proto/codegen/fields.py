@@ -132,11 +132,13 @@ class Field:
         convert = f"_{snake(self.message)}_to_wire" if self.message else ""
         if self.map:
             if self.message:
-                return [f"    for name, value in {me}.items():", f"        {convert}(value, {target}[name])"]
+                each = f"{self.name}_value"  # of its own: two maps have values of two types
+                return [f"    for name, {each} in {me}.items():", f"        {convert}({each}, {target}[name])"]
             return [f"    if {me}:", f"        {target}.update({me})"]
         if self.repeated:
             if self.message:
-                return [f"    for item in {me}:", f"        {convert}(item, {target}.add())"]
+                each = f"{self.name}_item"
+                return [f"    for {each} in {me}:", f"        {convert}({each}, {target}.add())"]
             return [f"    if {me}:", f"        {target}.extend({me})"]
         if self.message:
             return [
