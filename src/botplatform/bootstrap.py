@@ -23,12 +23,14 @@ from botplatform.engines.signals.engine import SignalsEngine
 from botplatform.engines.storage.engine import StorageSink, kept
 from botplatform.engines.strategy.engine import StrategyEngine
 from botplatform.errors import SettingsError
+from botplatform.exchanges.loading import PAPER, make_exchange, venue_of
 from botplatform.exchanges.paper.venue import PaperVenue
 from botplatform.feeds.feed import paced
 from botplatform.feeds.recording import open_recording
 from botplatform.feeds.synthetic import SyntheticMarket
 from botplatform.runtime.checkpoint import BucketCheckpoints, Checkpoints, MemoryCheckpoints
-from botplatform.runtime.execution_worker import ExecutionWorker
+from botplatform.runtime.execution_worker import ExchangeWorker, ExecutionWorker
+from botplatform.runtime.failures import WaitFailed, first_failure
 from botplatform.runtime.local import LocalRuntime
 from botplatform.runtime.logged_bus import LoggedBus
 from botplatform.runtime.process import Process, Worker
@@ -53,6 +55,7 @@ __all__ = [
     "build_venue",
     "engine_factory",
     "groups",
+    "on_paper",
     "open_platform",
 ]
 
@@ -80,7 +83,7 @@ def engine_factory(name: str, settings: Settings) -> Callable[[], Engine]:
             execution=settings.execution,
             instruments=Instruments(settings.instruments),
             symbols=settings.symbols,
-            venue=settings.exchange.kind,
+            venue=venue_of(settings.exchange),
             account_id=settings.exchange.account_id,
         ),
         "portfolio": lambda: PortfolioEngine(portfolio=settings.portfolio),
@@ -129,6 +132,14 @@ def groups(settings: Settings) -> dict[str, tuple[str, ...]]:
     return {**found, "storage": kept(settings.storage.events), AlertSender.name: AlertSender.listens}
 
 
+def on_paper(settings: Settings) -> Settings:
+    """Take the paper venue, whatever exchange is configured: no order may leave a backtest or a demo."""
+    if settings.exchange.kind == PAPER:
+        return settings
+    exchange = settings.exchange.model_copy(update={"kind": PAPER, "parameters": {}, "secrets": {}})
+    return settings.model_copy(update={"exchange": exchange})
+
+
 class Backtest(NamedTuple):
     """All engines around a bus in memory, ready to be shown a market."""
 
@@ -160,6 +171,7 @@ def build_backtest(
 
     The id of the log is `bus.log_id`, or made of the seeds, so that a run can be repeated exactly.
     """
+    settings = on_paper(settings)
     log_id = settings.bus.log_id or derive_id("backtest", settings.feed.seed, settings.exchange.seed)
     clock, bus, venue = SimulatedClock(), InMemoryEventBus(), build_venue(settings)
     hosts = {name: EngineHost(build_engine(name, settings)) for name in PROCESSING}
@@ -259,9 +271,13 @@ async def open_platform(
             heartbeat_s=settings.monitoring.heartbeat_s,
             source=source,
             idle=idle,
-            failed=durable.connection.wait_failed,
+            failed=first_failure(durable.connection.wait_failed, *_gateways_failed(workers)),
         )
         yield Platform(process, durable.connection, _monitoring(workers), durable.trading)
+
+
+def _gateways_failed(workers: Iterable[Worker]) -> list[WaitFailed]:
+    return [each.gateway.wait_failed for each in workers if isinstance(each, ExchangeWorker)]
 
 
 def _monitoring(workers: Iterable[Worker]) -> MonitoringEngine | None:
@@ -310,8 +326,26 @@ async def _worker(
     build, every = engine_factory(name, settings), settings.bus.checkpoint_every
     if name != "execution":
         return EngineWorker(build, durable.bus, clock, durable.checkpoints, checkpoint_every=every)
+
+    def build_execution() -> ExecutionEngine:
+        return _of_type(build(), ExecutionEngine)
+
+    if settings.exchange.kind != PAPER:
+        worker = ExchangeWorker(
+            build_execution,
+            durable.bus,
+            clock,
+            durable.checkpoints,
+            exchange=make_exchange(settings.exchange, Instruments(settings.instruments)),
+            trading=durable.trading,
+            max_decision_age_s=settings.execution.max_decision_age_s,
+            request_timeout_s=settings.execution.request_timeout_s,
+            checkpoint_every=every,
+        )
+        durable.bus.settle_with(worker.gateway)
+        return worker
     return ExecutionWorker(
-        lambda: _of_type(build(), ExecutionEngine),
+        build_execution,
         durable.bus,
         clock,
         durable.checkpoints,

@@ -142,8 +142,13 @@ class StrategySettings(Section):
 class ExchangeSettings(Section):
     """The venue that orders go to."""
 
-    kind: Literal["paper"] = "paper"
-    """`paper`: fills against the market it sees, in this process. Default: paper."""
+    kind: str = Field("paper", pattern=r"^(paper|[^:\s]+:[A-Za-z_]\w*)$")
+    """`paper`: fills against the market it sees, in this process; or an adapter of your own, `package.module:Class`.
+    Default: paper."""
+    parameters: dict[str, Any] = Field(default_factory=dict)
+    """What an adapter of your own needs to know, by name. Default: nothing."""
+    secrets: dict[str, SecretStr] = Field(default_factory=dict)
+    """Keys and passwords for an adapter of your own, by name; never printed. Default: none."""
     account_id: str = "paper"
     """The account. Default: paper."""
     seed: int = 7

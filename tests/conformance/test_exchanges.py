@@ -184,3 +184,17 @@ async def test_ex13_nothing_is_reported_or_taken_after_close(bench: Bench) -> No
     assert bench.reports == []
     with pytest.raises(ExchangeError, match="not connected"):
         await bench.exchange.submit(buy("order-2"))
+
+
+async def test_ex14_executions_can_be_asked_for_with_the_trade_ids_that_were_reported(bench: Bench) -> None:
+    assert await bench.exchange.fetch_fills("never", "BTCUSDT") == []
+    await bench.exchange.submit(buy(price=90))
+    await bench.move(100.0)
+    assert await bench.exchange.fetch_fills("order-1", "BTCUSDT") == []
+    await bench.move(80.0)
+    reported = [report for report in bench.of("order-1") if report.trade_id]
+    assert reported
+    assert await bench.exchange.fetch_fills("order-1", "BTCUSDT") == reported
+    found = await bench.exchange.fetch_order("order-1", "BTCUSDT")
+    assert found is not None
+    assert sum(report.last_qty or Decimal(0) for report in reported) == found.filled_qty == Decimal(1)

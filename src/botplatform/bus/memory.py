@@ -35,19 +35,26 @@ class _Group:
         self.name = name
         self.handler = handler
         self.patterns = patterns
-        self.waiting: asyncio.Queue[Delivery] = asyncio.Queue(MAX_WAITING)
+        self.waiting: asyncio.Queue[Delivery] = asyncio.Queue()
         self.task: asyncio.Task[None] | None = None
+
+    def wants(self, event: Event) -> bool:
+        """Tell whether the group listens to such an event."""
+        return any(matches(pattern, event.type) for pattern in self.patterns)
 
 
 class InMemoryLog:
     """An in-process `DurableEventBus`: ordered, shared by groups, de-duplicated, replayable, gone with the process.
 
-    `groups` maps a group to the patterns it listens to. A publisher waits when a group is far behind.
+    `groups` maps a group to the patterns it listens to. A publisher waits while a group that wants its event has
+    `max_waiting` events before it; a handler's own events never wait, because two groups could wait for each other.
     """
 
     features = Feature.ISOLATED | Feature.CAUSE_FIRST | Feature.ORDERED | Feature.REPLAY | Feature.DEDUPLICATED
 
-    def __init__(self, groups: dict[str, tuple[str, ...]], *, keep: int = MAX_KEPT) -> None:
+    def __init__(
+        self, groups: dict[str, tuple[str, ...]], *, keep: int = MAX_KEPT, max_waiting: int = MAX_WAITING
+    ) -> None:
         self._patterns = {name: tuple(map(check_pattern, patterns)) for name, patterns in groups.items()}
         self._log: deque[Delivery] = deque(maxlen=keep)
         self._ids: dict[str, None] = {}
@@ -56,6 +63,8 @@ class InMemoryLog:
         self._live = AsyncInMemoryEventBus()
         self._failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._keep = keep
+        self._max_waiting = max_waiting
+        self._room = asyncio.Condition()
 
     async def close(self) -> None:
         """Stop every group."""
@@ -65,6 +74,8 @@ class InMemoryLog:
 
     async def publish(self, event: Event) -> None:
         """Append an event and queue it for every group that listens; the same id again is dropped."""
+        if event.id not in self._ids:
+            await self._wait_for_room(event)
         if event.id in self._ids:
             return
         if len(self._ids) >= self._keep:
@@ -74,9 +85,26 @@ class InMemoryLog:
         delivery = Delivery(event, self._sequence)
         self._log.append(delivery)
         for group in self._groups.values():
-            if any(matches(pattern, event.type) for pattern in group.patterns):
-                await group.waiting.put(delivery)
+            if group.wants(event):
+                group.waiting.put_nowait(delivery)
         await self._live.publish(event)
+
+    async def _wait_for_room(self, event: Event) -> None:
+        """Wait while a group is far behind; raise what made a delivery fail, because then it will not catch up."""
+        if not self._is_full(event) or asyncio.current_task() in [group.task for group in self._groups.values()]:
+            return
+        async with self._room:
+            while self._is_full(event):
+                if self._failed.done():
+                    self._failed.result()
+                await self._room.wait()
+
+    def _is_full(self, event: Event) -> bool:
+        return any(group.waiting.qsize() >= self._max_waiting and group.wants(event) for group in self._groups.values())
+
+    async def _made_room(self) -> None:
+        async with self._room:
+            self._room.notify_all()
 
     async def publish_all(self, events: Iterable[Event]) -> None:
         """Publish in order."""
@@ -97,7 +125,7 @@ class InMemoryLog:
             raise BusError(f"the group {group} is unknown, or attached already: known are {', '.join(self._patterns)}")
         made = self._groups[group] = _Group(group, self._patterns[group], handler)
         for delivery in self._log:
-            if delivery.sequence > (after or 0) and any(matches(p, delivery.event.type) for p in made.patterns):
+            if delivery.sequence > (after or 0) and made.wants(delivery.event):
                 made.waiting.put_nowait(delivery)
         made.task = asyncio.create_task(self._deliver(made))
 
@@ -109,9 +137,12 @@ class InMemoryLog:
             except Exception as e:  # noqa: BLE001  # the delivery stops, and `wait_failed` raises it
                 if not self._failed.done():
                     self._failed.set_exception(e)
+                await self._made_room()
                 return
             finally:
                 group.waiting.task_done()
+            if group.waiting.qsize() == self._max_waiting - 1:
+                await self._made_room()
 
     async def detach(self, group: str) -> None:
         """Finish what waits for the group, then stop."""
@@ -122,15 +153,21 @@ class InMemoryLog:
             found.task.cancel()
             await asyncio.gather(found.task, return_exceptions=True)
             del self._groups[group]
+            await self._made_room()
 
     async def wait_failed(self) -> None:
         """Wait until a delivery fails, and raise the reason."""
         await asyncio.shield(self._failed)
 
     async def replay(
-        self, patterns: Iterable[str], *, after: int = 0, until: int | None = None
+        self,
+        patterns: Iterable[str],
+        *,
+        after: int = 0,
+        until: int | None = None,
+        partition: int | None = None,  # noqa: ARG002  # the whole log is one partition
     ) -> AsyncIterator[Delivery]:
-        """Read what is kept of the log."""
+        """Read what is kept of the log; it has one partition."""
         wanted, end = tuple(patterns), self._sequence if until is None else until
         for delivery in list(self._log):
             if after < delivery.sequence <= end and any(matches(p, delivery.event.type) for p in wanted):

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from botplatform.bootstrap import Platform, open_platform
+from botplatform.bootstrap import Platform, on_paper, open_platform
 from botplatform.cli.backtest import prices_and_fees, quiet
 from botplatform.cli.invocation import invocation_of
 from botplatform.cli.run import embedded, run_loop, run_until_signal
@@ -38,7 +38,7 @@ def demo(
 
     Shows price, signals, positions, orders and profit live, and ends with a report. Nothing is left behind.
     """
-    settings = quiet(invocation_of(ctx).settings())
+    settings = on_paper(quiet(invocation_of(ctx).settings()))
     configure_logging(settings.log)
     run_loop(_demo(settings, duration, plot))
 

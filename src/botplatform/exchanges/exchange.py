@@ -90,6 +90,13 @@ class Exchange(Protocol):
     async def fetch_order(self, client_order_id: str, symbol: str) -> ExchangeReport | None:
         """Ask for one order by our id; None only when the venue states that it never had it."""
 
+    async def fetch_fills(self, client_order_id: str, symbol: str) -> list[ExchangeReport]:
+        """List the executions of one order, oldest first: each PARTIALLY_FILLED or FILLED, with its `trade_id`.
+
+        Their `trade_id`, `last_qty` and `last_px` are those of the reports that were pushed. An empty list proves
+        nothing: what counts is that the quantities add up to the `filled_qty` of `fetch_order`.
+        """
+
     async def fetch_open_orders(self, symbol: str | None = None) -> list[ExchangeReport]:
         """List the working orders. Absence from the list proves nothing."""
 

@@ -8,20 +8,20 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from contextlib import suppress
-from typing import Final
-
-from tenacity import AsyncRetrying, retry_if_exception_type, stop_never, wait_exponential_jitter
+from typing import Any, Final
 
 from botplatform.core.engine import CancelOrder, Cause, PendingEffect, SubmitOrder
 from botplatform.core.events import Event, OrderEvent, OrderStatus
 from botplatform.core.seam import Clock
-from botplatform.errors import ExchangeError, OutcomeUnknown
+from botplatform.errors import DuplicateOrder, ExchangeError, OutcomeUnknown
 from botplatform.exchanges.exchange import Exchange, ExchangeReport
 from botplatform.exchanges.reports import denied_event, report_to_event, unknown_event
-from botplatform.runtime.gate import refusal
-from botplatform.runtime.simulated_gateway import order_request
+from botplatform.runtime.gate import GATEWAY, refusal
+from botplatform.runtime.gateway_words import cancel_failed, never_there, refused_by_venue, report_refused
+from botplatform.runtime.order_inquiry import Inquiry
+from botplatform.runtime.simulated_gateway import MAX_CONTEXTS, order_request
 from botplatform.runtime.trading_state import TradingStateRecord
 from botplatform.trading.orders import OrderRecord
 from botplatform.trading.reasons import Reason
@@ -30,7 +30,11 @@ __all__ = ["ExchangeGateway"]
 
 MAX_WAITING: Final = 10_000
 """Effects of one symbol that may wait for the venue; `perform` waits when there are more."""
-LONGEST_PAUSE_S: Final = 30.0
+MAX_REPORTS: Final = 100_000
+"""Reports that may wait for the log; more end the process, because none may be lost."""
+STOP_WITHIN_S: Final = 3.0
+FILLS: Final = (OrderStatus.PARTIALLY_FILLED, OrderStatus.FILLED)
+ENDED: Final = (OrderStatus.FILLED, OrderStatus.REJECTED)
 logger = logging.getLogger(__name__)
 
 Context = tuple[OrderEvent | OrderRecord, Cause]
@@ -63,29 +67,59 @@ class ExchangeGateway:
         self._timeout_s = request_timeout_s
         self._max_age_s = max_decision_age_s
         self._lanes: dict[str, asyncio.Queue[PendingEffect]] = {}
-        self._reports: asyncio.Queue[ExchangeReport] = asyncio.Queue()
+        self._reports: asyncio.Queue[ExchangeReport] = asyncio.Queue(MAX_REPORTS)
         self._contexts: dict[str, Context] = {}
         self._tasks: set[asyncio.Task[None]] = set()
+        self._asking: set[str] = set()
+        self._reconciling: set[str] = set()
         self._under_way = 0
+        self._quiet = asyncio.Event()
+        self._quiet.set()
+        self._failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._stopping = False
 
-    async def start(self, unresolved: list[OrderRecord]) -> None:
-        """Connect, and ask the venue about every order whose outcome the log does not have."""
-        await self.exchange.connect(self._reports.put_nowait)
+    async def start(self, open_orders: Iterable[OrderRecord]) -> None:
+        """Connect, and ask the venue about every order that the log has as open; until then no order is sent.
+
+        Raises `ExchangeError` when the venue cannot be connected to.
+        """
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                await self.exchange.connect(self._take)
+        except Exception as e:
+            with suppress(Exception):
+                await self.exchange.close()
+            why = f"no answer within {self._timeout_s:g} s" if isinstance(e, TimeoutError) else str(e)
+            raise ExchangeError(f"the exchange {self.source} cannot be connected to: {why}") from e
         self._spawn(self._publish_reports())
-        for record in unresolved:
+        for record in open_orders:
+            self._reconciling.add(record.order_id)
             self._ask(record, Cause(record.submitted_id, record.correlation_id))
 
     async def stop(self) -> None:
-        """Stop sending and close the connection; what is under way counts as unknown, and is asked for again."""
+        """Let what is under way end, within bounds, and close the connection; the rest is asked for at the next start."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(STOP_WITHIN_S):
+                await self.wait_idle()
+        self._stopping = True
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._failed.cancel()
         await self.exchange.close()
 
     @property
     def idle(self) -> bool:
-        """Whether nothing waits for the venue or for the log."""
-        return not self._under_way and self._reports.empty()
+        """Whether nothing waits for an answer of the venue, or for the log."""
+        return not self._under_way
+
+    async def wait_idle(self) -> None:
+        """Wait until nothing waits for an answer of the venue, or for the log; an order may still rest there."""
+        await self._quiet.wait()
+
+    async def wait_failed(self) -> None:
+        """Wait until the gateway cannot go on, and raise the reason."""
+        await asyncio.shield(self._failed)
 
     async def perform(self, pending: PendingEffect) -> None:
         """Queue an effect behind those of its symbol; waits only when very many are queued."""
@@ -94,13 +128,36 @@ class ExchangeGateway:
         if lane is None:
             lane = self._lanes[symbol] = asyncio.Queue(MAX_WAITING)
             self._spawn(self._run_lane(lane))
-        self._under_way += 1
+        self._begin()
         await lane.put(pending)
 
-    def _spawn(self, work: Awaitable[None]) -> None:
-        task = asyncio.ensure_future(work)
+    def _begin(self) -> None:
+        self._under_way += 1
+        self._quiet.clear()
+
+    def _end(self) -> None:
+        self._under_way -= 1
+        if not self._under_way:
+            self._quiet.set()
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(self._done)
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        """Forget a task that has ended; one that failed ends the process, which starts again by asking the venue."""
+        self._tasks.discard(task)
+        if self._stopping:
+            return
+        if task.cancelled():
+            self._fail(ExchangeError(f"the exchange {self.source} cancelled the task that called it"))
+        elif (error := task.exception()) is not None:
+            self._fail(error)
+
+    def _fail(self, error: BaseException) -> None:
+        if not self._failed.done():
+            self._failed.set_exception(error)
 
     async def _run_lane(self, lane: asyncio.Queue[PendingEffect]) -> None:
         while True:
@@ -109,26 +166,29 @@ class ExchangeGateway:
                 if type(pending.effect) is SubmitOrder:
                     await self._submit(pending.effect.order, pending)
                 elif type(pending.effect) is CancelOrder:
-                    await self._cancel(pending.effect.order)
+                    await self._cancel(pending.effect.order, pending.cause)
             finally:
-                self._under_way -= 1
+                self._end()
 
     async def _submit(self, order: OrderEvent, pending: PendingEffect) -> None:
         cause = Cause(pending.cause.id, pending.cause.correlation_id)
-        self._contexts[order.order_id] = (order, cause)
-        trading = await self._trading()
+        refused = await self._refusal(order, pending.triggered_ns)
         now = self._clock.now_ns()
-        refused = refusal(order, trading, now - pending.triggered_ns, self._max_age_s)
         if refused is not None:
-            await self._say(denied_event(order, cause, *refused, timestamp_ns=now, created_ns=now))
+            await self._publish(
+                [denied_event(order, cause, *refused, timestamp_ns=now, created_ns=now, source=GATEWAY)]
+            )
             return
+        self._remember(order, cause)
         try:
             async with asyncio.timeout(self._timeout_s):
                 await self.exchange.submit(order_request(order))
         except OutcomeUnknown as e:
             await self._unknown(order, cause, Reason.CONNECTION_LOST, str(e))
+        except DuplicateOrder as e:
+            await self._unknown(order, cause, Reason.DUPLICATE_ORDER, str(e))
         except ExchangeError as e:
-            await self._rejected(order, cause, str(e))
+            await self._publish([refused_by_venue(order, cause, self.source, str(e), self._clock.now_ns())])
         except TimeoutError:
             text = f"{self.source} did not answer within {self._timeout_s:g} s"
             await self._unknown(order, cause, Reason.TIMEOUT, text)
@@ -136,80 +196,112 @@ class ExchangeGateway:
             logger.warning("submitting %s failed in a way nobody foresaw: unknown", order.order_id, exc_info=e)
             await self._unknown(order, cause, Reason.CONNECTION_LOST, f"{type(e).__name__}: {e}")
 
+    async def _refusal(self, order: OrderEvent, triggered_ns: int) -> tuple[Reason, str] | None:
+        """Ask the last gate, just before the venue is called."""
+        if self._reconciling:
+            text = f"decided while {len(self._reconciling)} orders of an earlier run are asked for at {self.source}"
+            return Reason.STALE_DECISION, text
+        trading = await self._trading()
+        return refusal(order, trading, self._clock.now_ns() - triggered_ns, self._max_age_s)
+
     async def _unknown(self, order: OrderEvent, cause: Cause, reason: Reason, text: str) -> None:
         now = self._clock.now_ns()
-        await self._say(unknown_event(order, cause, reason, text, timestamp_ns=now, created_ns=now))
+        said = unknown_event(order, cause, reason, text, timestamp_ns=now, created_ns=now, source=GATEWAY)
+        await self._publish([said])
         self._ask(order, cause)
 
-    async def _rejected(self, order: OrderEvent | OrderRecord, cause: Cause, text: str) -> None:
-        """Report a refusal that the venue stated."""
-        now = self._clock.now_ns()
-        report = ExchangeReport(
-            client_order_id=order.order_id,
-            symbol=order.symbol,
-            status=OrderStatus.REJECTED,
-            venue_order_id="",
-            version=0,
-            timestamp_ns=now,
-            side=order.side,
-            quantity=order.quantity,
-            reason_code=Reason.VENUE_REFUSED,
-            reason_text=text,
-        )
-        await self._say(report_to_event(report, order, cause, self.source, now))
-
-    async def _cancel(self, order: OrderEvent) -> None:
-        """Ask for a cancel; when that fails, the order simply stays as it is, and a person hears of it."""
-        with suppress(TimeoutError, OutcomeUnknown):
-            try:
-                async with asyncio.timeout(self._timeout_s):
-                    await self.exchange.cancel(order.order_id, order.symbol)
-            except (TimeoutError, ExchangeError) as e:
-                logger.warning("the cancel of %s at %s did not go through: %s", order.order_id, self.source, e)
+    async def _cancel(self, order: OrderEvent, cause: Event) -> None:
+        """Ask for a cancel; when that fails, the order stays as it is, and a person hears of it."""
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                await self.exchange.cancel(order.order_id, order.symbol)
+        except Exception as e:
+            logger.warning("the cancel of %s at %s did not go through", order.order_id, self.source, exc_info=e)
+            why = f"no answer within {self._timeout_s:g} s" if isinstance(e, TimeoutError) else str(e)
+            await self._publish([cancel_failed(order, cause, self.source, why, self._clock.now_ns())])
 
     def _ask(self, order: OrderEvent | OrderRecord, cause: Cause) -> None:
-        self._contexts[order.order_id] = (order, cause)
-        self._under_way += 1
+        """Ask the venue about an order, in a task of its own, until it has answered."""
+        if order.order_id in self._asking:
+            return
+        self._asking.add(order.order_id)
+        self._remember(order, cause)
+        self._begin()
         self._spawn(self._resolve(order, cause))
 
     async def _resolve(self, order: OrderEvent | OrderRecord, cause: Cause) -> None:
-        """Ask the venue about an order, with growing pauses, until it has answered."""
+        inquiry = Inquiry(self.exchange, self._clock, order, cause, self._timeout_s)
         try:
-            async for attempt in AsyncRetrying(
-                retry=retry_if_exception_type(Exception),
-                stop=stop_never,
-                wait=wait_exponential_jitter(initial=0.2, max=LONGEST_PAUSE_S),
-                sleep=self._clock.sleep,
-            ):
-                with attempt:
-                    async with asyncio.timeout(self._timeout_s):
-                        report = await self.exchange.fetch_order(order.order_id, order.symbol)
-            await self._resolved(order, cause, report)
+            while True:
+                found = await inquiry.ask()
+                known = self._lookup(order.order_id)
+                new = [event for event in found.events if not _is_known(event, known)]
+                if found.never_there:
+                    new.append(never_there(order, cause, self.source, self._clock.now_ns()))
+                if new:
+                    await self._publish(new)
+                if found.complete:
+                    return
+                await inquiry.pause()
         finally:
-            self._under_way -= 1
+            self._asking.discard(order.order_id)
+            self._reconciling.discard(order.order_id)
+            self._end()
 
-    async def _resolved(self, order: OrderEvent | OrderRecord, cause: Cause, report: ExchangeReport | None) -> None:
-        if report is None:
-            await self._rejected(order, cause, f"{self.source} states that it never had this order")
-            return
-        now = self._clock.now_ns()
-        await self._say(report_to_event(report, order, cause, self.source, now, reconciliation=True))
+    def _take(self, report: ExchangeReport) -> None:
+        """Take a report of the venue; it counts as under way until it is in the log."""
+        try:
+            self._reports.put_nowait(report)
+        except asyncio.QueueFull:
+            self._fail(ExchangeError(f"{MAX_REPORTS} reports of {self.source} wait for the log: none may be lost"))
+        else:
+            self._begin()
 
     async def _publish_reports(self) -> None:
         while True:
             report = await self._reports.get()
-            context = self._contexts.get(report.client_order_id) or self._from_log(report.client_order_id)
-            if context is None:
-                logger.warning("%s reports the order %s, which is not ours", self.source, report.client_order_id)
-                continue
-            order, cause = context
-            await self._say(report_to_event(report, order, cause, self.source, self._clock.now_ns()))
-            if report.status in (OrderStatus.FILLED, OrderStatus.REJECTED):
-                self._contexts.pop(report.client_order_id, None)
+            try:
+                await self._tell(report)
+            finally:
+                self._end()
 
-    def _from_log(self, order_id: str) -> Context | None:
+    async def _tell(self, report: ExchangeReport) -> None:
+        context = self._context(report.client_order_id) if isinstance(report, ExchangeReport) else None
+        if context is None:
+            logger.warning("%s reports %.200r, which is about no order of ours", self.source, report)
+            return
+        order, cause = context
+        if report.status in FILLS and not report.trade_id:
+            self._ask(order, cause)  # an execution is only ever counted with its trade id
+            return
+        try:
+            event = report_to_event(report, order, cause, self.source, self._clock.now_ns())
+        except (ExchangeError, ValueError, TypeError, ArithmeticError) as e:
+            logger.warning("%s sent a report that makes no sense: %.500r", self.source, report, exc_info=e)
+            await self._publish([report_refused(order, cause, self.source, e, self._clock.now_ns())])
+            self._ask(order, cause)
+            return
+        await self._publish([event])
+        if report.status in ENDED:
+            self._contexts.pop(report.client_order_id, None)
+
+    def _remember(self, order: OrderEvent | OrderRecord, cause: Cause) -> None:
+        if len(self._contexts) >= MAX_CONTEXTS:
+            self._contexts.pop(next(iter(self._contexts)))
+        self._contexts[order.order_id] = (order, cause)
+
+    def _context(self, order_id: str) -> Context | None:
+        """Find what an order was for: sent by this process, or known from the log."""
+        sent = self._contexts.get(order_id)
+        if sent is not None:
+            return sent
         record = self._lookup(order_id)
         return None if record is None else (record, Cause(record.submitted_id, record.correlation_id))
 
-    async def _say(self, event: Event) -> None:
-        await self._publish([event])
+
+def _is_known(event: Event, record: OrderRecord | None) -> bool:
+    """Tell that the log has what the venue answered: it would be told again at every start."""
+    payload = event.payload
+    if record is None or not isinstance(payload, OrderEvent):
+        return False
+    return payload.trade_id in record.trades if payload.trade_id else payload.status is record.status

@@ -1,29 +1,32 @@
-"""Runs the execution engine beside a simulated venue: effects go through the last gate, reports into the log."""
+"""Runs the execution engine before a venue: effects go through the last gate, reports into the log."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from copy import deepcopy
 
 from botplatform.core.engine import PendingEffect, Step, SubmitOrder
 from botplatform.core.event_bus import DurableEventBus
 from botplatform.core.events import Event, MarketEvent, OrderEvent, TradingState
 from botplatform.core.seam import Clock
 from botplatform.engines.execution.engine import ExecutionEngine
-from botplatform.exchanges.exchange import SimulatedExchange
+from botplatform.exchanges.exchange import Exchange, SimulatedExchange
 from botplatform.runtime.checkpoint import Checkpoints
+from botplatform.runtime.exchange_gateway import ExchangeGateway
+from botplatform.runtime.gate import GATEWAY
 from botplatform.runtime.simulated_gateway import SimulatedGateway
 from botplatform.runtime.trading_state import TradingStateRecord, TradingStateStore
 from botplatform.runtime.worker import EngineWorker
-from botplatform.trading.orders import OrderRecord
+from botplatform.trading.orders import OrderRecord, Orders
 
-__all__ = ["ExecutionWorker"]
+__all__ = ["ExchangeWorker", "ExecutionWorker"]
 
 logger = logging.getLogger(__name__)
 
 
 class ExecutionWorker(EngineWorker):
-    """The worker that stands before a venue.
+    """The worker that stands before a venue in this process.
 
     The simulated venue is a deterministic part of this worker: its state is in the same checkpoint, and
     catching up shows it the same market and the same orders again, so it comes out where it was.
@@ -45,13 +48,13 @@ class ExecutionWorker(EngineWorker):
         """Take the venue; `venue_follows_bus` is False where the source shows it the market first (`settled`)."""
         super().__init__(build, bus, clock, checkpoints, checkpoint_every=checkpoint_every)
         self.gateway = SimulatedGateway(venue, clock, max_decision_age_s, self._record)
-        self._trading = trading
+        self._trading = halted_if_unreadable(trading)
         self._venue_follows_bus = venue_follows_bus
         self._reported: set[str] = set()
 
     def sources(self) -> set[str]:
-        """Name the sources: the engine and the venue's adapter."""
-        return {self.name, self.gateway.source}
+        """Name the sources: the engine, the gateway and the venue's adapter."""
+        return {self.name, GATEWAY, self.gateway.source}
 
     def _record(self, order_id: str) -> OrderRecord | None:
         engine = self.host.engine
@@ -88,16 +91,8 @@ class ExecutionWorker(EngineWorker):
         """Carry out one effect. While catching up, what the venue had before it gets again, ungated."""
         effect = pending.effect
         had_it = type(effect) is SubmitOrder and effect.order.order_id in self._reported
-        trading = None if had_it else await self._trading_state()
+        trading = None if had_it else await self._trading()
         await self._publish(self.gateway.perform(pending, trading))
-
-    async def _trading_state(self) -> TradingStateRecord:
-        """Read whether trading is allowed; a check that fails counts as halted."""
-        try:
-            return await self._trading.read()
-        except Exception as e:  # whatever goes wrong here must not let an order through
-            logger.warning("the trading state cannot be read, which counts as halted", exc_info=e)
-            return TradingStateRecord(TradingState.HALTED, f"the trading state cannot be read: {e}", "botplatform")
 
     def _venue_state(self) -> bytes:
         return self.gateway.venue.snapshot()
@@ -105,3 +100,90 @@ class ExecutionWorker(EngineWorker):
     def _restore_venue(self, data: bytes) -> None:
         if data:
             self.gateway.venue.restore(data)
+
+
+class ExchangeWorker(EngineWorker):
+    """The worker that stands before a venue on the network, and never waits for it.
+
+    An effect that the log already has as submitted may have been performed by an earlier process: it is never
+    performed again. At the start the venue is asked about every order that the log has as open instead.
+    """
+
+    def __init__(
+        self,
+        build: Callable[[], ExecutionEngine],
+        bus: DurableEventBus,
+        clock: Clock,
+        checkpoints: Checkpoints,
+        *,
+        exchange: Exchange,
+        trading: TradingStateStore,
+        max_decision_age_s: float,
+        request_timeout_s: float,
+        checkpoint_every: int = 1000,
+    ) -> None:
+        super().__init__(build, bus, clock, checkpoints, checkpoint_every=checkpoint_every)
+        self.gateway = ExchangeGateway(
+            exchange,
+            clock,
+            publish=self._publish,
+            trading=halted_if_unreadable(trading),
+            lookup=self._record,
+            request_timeout_s=request_timeout_s,
+            max_decision_age_s=max_decision_age_s,
+        )
+        self._at_start = Orders()
+
+    async def stop(self) -> None:
+        """Finish the event in hand, save the state, and leave the venue."""
+        try:
+            await super().stop()
+        finally:
+            await self.gateway.stop()
+
+    def sources(self) -> set[str]:
+        """Name the sources: the engine, the gateway and the venue's adapter."""
+        return {self.name, GATEWAY, self.gateway.source}
+
+    def _record(self, order_id: str) -> OrderRecord | None:
+        engine = self.host.engine
+        assert isinstance(engine, ExecutionEngine)
+        return engine.orders.get(order_id) or self._at_start.get(order_id)
+
+    def _extra_publishes(self) -> tuple[str, ...]:
+        return ("order.*", "system.*")
+
+    async def _read_own_outputs(self) -> None:
+        """Find out which orders are open by what the whole log says, and ask the venue about them."""
+        engine = self.host.engine
+        assert isinstance(engine, ExecutionEngine)
+        self._at_start = deepcopy(engine.orders)
+        await super()._read_own_outputs()
+        await self.gateway.start(self._at_start.open())
+
+    def _note_own_output(self, event: Event) -> None:
+        super()._note_own_output(event)
+        if isinstance(event.payload, OrderEvent):
+            self._at_start.apply(event)
+
+    async def _carry_out(self, event: Event, step: Step) -> None:  # noqa: ARG002  # as the base has it
+        """Publish, then hand on the effects that no earlier process can have performed."""
+        begun = [each for each in step.effects if type(each.effect) is SubmitOrder and each.cause.id in self._in_log]
+        if step.events:
+            await self._publish(step.events)
+        for pending in step.effects:
+            if pending not in begun:
+                await self.gateway.perform(pending)
+
+
+def halted_if_unreadable(trading: TradingStateStore) -> Callable[[], Awaitable[TradingStateRecord]]:
+    """Return a way to read whether trading is allowed, in which a check that fails counts as halted."""
+
+    async def read() -> TradingStateRecord:
+        try:
+            return await trading.read()
+        except Exception as e:  # whatever goes wrong here must not let an order through
+            logger.warning("the trading state cannot be read, which counts as halted", exc_info=e)
+            return TradingStateRecord(TradingState.HALTED, f"the trading state cannot be read: {e}", "botplatform")
+
+    return read

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from botplatform.core.events import OrderEvent, TradingState
 from botplatform.runtime.trading_state import TradingStateRecord
 from botplatform.trading.reasons import Reason
 
-__all__ = ["refusal"]
+__all__ = ["GATEWAY", "refusal"]
+
+GATEWAY: Final = "gateway"
+"""The source of what the gateways before a venue say on their own account: denied at the last gate, unknown."""
 
 
 def refusal(order: OrderEvent, trading: TradingStateRecord, age_ns: int, max_age_s: float) -> tuple[Reason, str] | None:

@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from typing import Protocol
 
 from botplatform.core.event_bus import AsyncHandler, Delivery, DeliveryHandler, DurableEventBus
 from botplatform.core.events import Event
 
-__all__ = ["LoggedBus"]
+__all__ = ["LoggedBus", "Works"]
+
+
+class Works(Protocol):
+    """What works beside the bus, and publishes when it is done: the gateway to a venue."""
+
+    @property
+    def idle(self) -> bool:
+        """Whether it has nothing to do."""
+
+    def wait_idle(self) -> Awaitable[None]:
+        """Wait until it has nothing to do."""
 
 
 class LoggedBus:
@@ -16,6 +28,7 @@ class LoggedBus:
     def __init__(self, bus: DurableEventBus, tell: Callable[[Event], object]) -> None:
         self._bus = bus
         self._tell = tell
+        self._beside: list[Works] = []
         self.features = bus.features
 
     async def publish(self, event: Event) -> None:
@@ -46,14 +59,24 @@ class LoggedBus:
         """Pass on."""
         await self._bus.detach(group)
 
-    def replay(self, patterns: Iterable[str], *, after: int = 0, until: int | None = None) -> AsyncIterator[Delivery]:
+    def replay(
+        self, patterns: Iterable[str], *, after: int = 0, until: int | None = None, partition: int | None = None
+    ) -> AsyncIterator[Delivery]:
         """Pass on."""
-        return self._bus.replay(patterns, after=after, until=until)
+        return self._bus.replay(patterns, after=after, until=until, partition=partition)
 
     async def last_sequence(self) -> int:
         """Pass on."""
         return await self._bus.last_sequence()
 
+    def settle_with(self, works: Works) -> None:
+        """Count nothing as settled while this has something to do."""
+        self._beside.append(works)
+
     async def wait_settled(self) -> None:
-        """Pass on."""
+        """Wait until every group has handled everything, and nothing works beside the bus."""
         await self._bus.wait_settled()
+        while not all(works.idle for works in self._beside):
+            for works in self._beside:
+                await works.wait_idle()
+            await self._bus.wait_settled()

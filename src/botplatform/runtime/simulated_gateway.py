@@ -10,7 +10,7 @@ from botplatform.core.events import Event, MarketEvent, OrderEvent, OrderType, P
 from botplatform.core.seam import Clock
 from botplatform.exchanges.exchange import ExchangeReport, OrderRequest, SimulatedExchange
 from botplatform.exchanges.reports import denied_event, report_to_event
-from botplatform.runtime.gate import refusal
+from botplatform.runtime.gate import GATEWAY, refusal
 from botplatform.runtime.trading_state import TradingStateRecord
 from botplatform.trading.orders import OrderRecord
 
@@ -75,7 +75,8 @@ class SimulatedGateway:
         refused = trading and refusal(order, trading, now - pending.triggered_ns, self._max_age_s)
         if refused:
             reason, text = refused
-            return [denied_event(order, cause, reason, text, timestamp_ns=submitted.timestamp_ns, created_ns=now)]
+            at_ns = submitted.timestamp_ns
+            return [denied_event(order, cause, reason, text, timestamp_ns=at_ns, created_ns=now, source=GATEWAY)]
         if len(self._contexts) >= MAX_CONTEXTS:
             self._contexts.pop(next(iter(self._contexts)))
         self._contexts[order.order_id] = (order, cause)

@@ -49,6 +49,11 @@ class PaperExchange:
         self._connected()
         return self.simulated.fetch_order(client_order_id, symbol)
 
+    async def fetch_fills(self, client_order_id: str, symbol: str) -> list[ExchangeReport]:
+        """Return the executions of an order, oldest first; none of an order that the venue does not know."""
+        self._connected()
+        return self.simulated.fetch_fills(client_order_id, symbol)
+
     async def fetch_open_orders(self, symbol: str | None = None) -> list[ExchangeReport]:
         """Return the latest report about each open order."""
         self._connected()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from decimal import Context, Decimal
 from typing import Any, Final
 
-from msgspec import Struct
+from msgspec import Struct, field
 
 from botplatform.core.events import LiquiditySide, OrderStatus, OrderType
 from botplatform.core.seam import derive_id, seeded
@@ -22,6 +22,22 @@ ZERO: Final = Decimal(0)
 EXACT: Final = Context(prec=60)
 AVERAGE: Final = Context(prec=16)
 MAX_PARTS: Final = 4
+MAX_EXECUTIONS: Final = 200
+
+
+class Execution(Struct, frozen=True, array_like=True):
+    """One execution, in short: the state of the venue goes into a checkpoint."""
+
+    number: int
+    version: int
+    timestamp_ns: int
+    last_qty: Decimal
+    last_px: Decimal
+    filled_qty: Decimal
+    avg_px: Decimal
+    commission: Decimal
+    currency: str
+    liquidity_side: LiquiditySide
 
 
 class PaperOrder(Struct, kw_only=True, omit_defaults=True):
@@ -45,6 +61,8 @@ class PaperOrder(Struct, kw_only=True, omit_defaults=True):
     cancel_ns: int | None = None
     """The market time at which a request to cancel reaches the venue."""
     last_report: ExchangeReport | None = None
+    executions: list[Execution] = field(default_factory=list)
+    """The latest ones, oldest first."""
 
     @classmethod
     def arrive(cls, request: OrderRequest, settings: ExchangeSettings, now_ns: int, generation: int) -> PaperOrder:
@@ -93,17 +111,49 @@ class PaperOrder(Struct, kw_only=True, omit_defaults=True):
         self.filled_qty += quantity
         self.notional = EXACT.add(self.notional, EXACT.multiply(price, quantity))
         self.trades += 1
-        complete = self.filled_qty == self.request.quantity
-        return self.report(
-            OrderStatus.FILLED if complete else OrderStatus.PARTIALLY_FILLED,
+        done = Execution(
+            self.trades,
+            self.version + 1,
             now_ns,
-            trade_id=f"{self.venue_order_id}-{self.trades}",
-            last_qty=quantity,
-            last_px=price,
-            commission=commission,
-            commission_currency=currency,
-            liquidity_side=liquidity_side,
+            quantity,
+            price,
+            self.filled_qty,
+            self._average(),
+            commission,
+            currency,
+            liquidity_side,
         )
+        self.executions.append(done)
+        if len(self.executions) > MAX_EXECUTIONS:
+            del self.executions[0]
+        self.version = done.version
+        self.last_report = self._execution_report(done)
+        self.status = self.last_report.status
+        return self.last_report
+
+    def fills(self) -> list[ExchangeReport]:
+        """Report the latest executions again, oldest first."""
+        return [self._execution_report(done) for done in self.executions]
+
+    def _execution_report(self, done: Execution) -> ExchangeReport:
+        complete = done.filled_qty == self.request.quantity
+        return self._report(
+            done.timestamp_ns,
+            status=OrderStatus.FILLED if complete else OrderStatus.PARTIALLY_FILLED,
+            version=done.version,
+            filled_qty=done.filled_qty,
+            leaves_qty=self.request.quantity - done.filled_qty,
+            avg_px=done.avg_px,
+            trade_id=f"{self.venue_order_id}-{done.number}",
+            last_qty=done.last_qty,
+            last_px=done.last_px,
+            commission=done.commission,
+            commission_currency=done.currency,
+            liquidity_side=done.liquidity_side,
+        )
+
+    def _average(self) -> Decimal:
+        return AVERAGE.divide(self.notional, self.filled_qty)
 
     def end(self, status: OrderStatus, reason: Reason, text: str, now_ns: int) -> ExchangeReport:
         """Finish it without a further execution, and report why."""
@@ -136,6 +186,6 @@ class PaperOrder(Struct, kw_only=True, omit_defaults=True):
             "price": self.limit,
             "filled_qty": self.filled_qty,
             "leaves_qty": self.leaves_qty,
-            "avg_px": AVERAGE.divide(self.notional, self.filled_qty) if self.filled_qty else None,
+            "avg_px": self._average() if self.filled_qty else None,
         }
         return ExchangeReport(**(known | fields))

@@ -119,6 +119,12 @@ class PaperVenue:
         order = market.orders.get(client_order_id) or market.finished.get(client_order_id)
         return None if order is None else order.latest()
 
+    def fetch_fills(self, client_order_id: str, symbol: str) -> list[ExchangeReport]:
+        """Return the latest executions of an order, at most 200, oldest first; none of one that is not known."""
+        market = self._market(symbol)
+        order = market.orders.get(client_order_id) or market.finished.get(client_order_id)
+        return [] if order is None else order.fills()
+
     def open_orders(self, symbol: str | None = None) -> list[ExchangeReport]:
         """Return the latest report about each open order, those on their way included."""
         markets = [self._market(symbol)] if symbol else list(self._markets.values())
