@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import atexit
+import contextlib
 import json
 import os
 import re
@@ -16,10 +17,11 @@ import subprocess
 import sys
 import tempfile
 import threading
+from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
 from types import TracebackType
-from typing import Final, Self
+from typing import Any, Final, Self
 
 from botplatform.core.seam import Clock, SystemClock
 from botplatform.errors import ServerError
@@ -65,6 +67,7 @@ class EmbeddedServer:
 
     `directory` holds its storage and its log, and outlives it; None: a temporary one that is removed. `port` 0
     takes a free one. `start_timeout_s` bounds the start, `stop_timeout_s` the orderly stop, after which it is killed.
+    `config` is added to the server's configuration, by its own names: `authorization` or `tls`, for example.
     Raises `ServerError` when the port or the directory is in use, or when the server ends while starting.
     """
 
@@ -75,6 +78,7 @@ class EmbeddedServer:
         port: int = 0,
         start_timeout_s: float = 20.0,
         stop_timeout_s: float = 10.0,
+        config: Mapping[str, Any] | None = None,
         clock: Clock | None = None,
     ) -> None:
         self._temporary = directory is None
@@ -82,6 +86,7 @@ class EmbeddedServer:
         self._wanted_port = port
         self._start_timeout_s = start_timeout_s
         self._stop_timeout_s = stop_timeout_s
+        self._config = dict(config or {})
         self._clock = clock or SystemClock()
         self._process: subprocess.Popen[bytes] | None = None
         self._lock: int | None = None
@@ -211,6 +216,7 @@ class EmbeddedServer:
             "logfile_size_limit": 10 * 1024**2,
             "max_payload": MAX_PAYLOAD,
             "jetstream": {"store_dir": str(directory / "store"), "sync_interval": "1s"},
+            **self._config,
         }
         path = directory / "server.conf"
         path.write_text(json.dumps(settings, indent=1), encoding="utf-8")
@@ -259,6 +265,8 @@ class EmbeddedServer:
             line = await asyncio.wait_for(reader.readline(), self._start_timeout_s)
         finally:
             writer.close()
+            with contextlib.suppress(OSError):
+                await writer.wait_closed()
         return b'"jetstream":true' in line
 
     def _last_line(self) -> str:

@@ -36,6 +36,7 @@ async def plain_server(tmp_path: Path, *arguments: str) -> AsyncIterator[str]:
             await asyncio.sleep(0.01)
         else:
             writer.close()
+            await writer.wait_closed()
             break
     yield f"nats://127.0.0.1:{port}"
     process.terminate()
@@ -73,6 +74,8 @@ async def test_a_wrong_password_is_one_clear_sentence_without_the_password(tmp_p
 
 
 async def test_a_server_that_is_too_old_is_refused() -> None:
+    left = asyncio.Event()
+
     async def greet(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         info = {"server_id": "X", "version": "2.10.29", "proto": 1, "max_payload": 1048576, "headers": True}
         writer.write(f"INFO {json.dumps(info)}\r\n".encode())
@@ -80,11 +83,14 @@ async def test_a_server_that_is_too_old_is_refused() -> None:
             if line.startswith(b"PING"):
                 writer.write(b"PONG\r\n")
         writer.close()
+        await writer.wait_closed()
+        left.set()
 
     server = await asyncio.start_server(greet, "127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]
     with pytest.raises(BusError, match=r"is version 2\.10\.29: 2\.14 or newer is needed"):
         await connect_nats(NatsSettings(url=f"nats://127.0.0.1:{port}"))
+    await left.wait()
     server.close()
 
 

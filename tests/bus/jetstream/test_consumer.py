@@ -208,6 +208,8 @@ async def test_somebody_else_pulling_from_the_group_cannot_take_events_away(bus:
 
 async def test_a_consumer_that_is_deleted_under_us_is_reported(bus: JetStreamEventBus) -> None:
     await bus.attach("everything", Taken().handle)
+    while (await bus.connection.api("CONSUMER.INFO.EVENTS.everything"))["num_waiting"] == 0:  # noqa: ASYNC110  # the server does it
+        await asyncio.sleep(0.01)
     await bus.connection.api("CONSUMER.DELETE.EVENTS.everything")
     with pytest.raises(StreamError, match="run `botplatform setup`"):
         async with asyncio.timeout(20):

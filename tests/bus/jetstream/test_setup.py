@@ -27,7 +27,8 @@ async def connection(empty_server: EmbeddedServer) -> AsyncIterator[Connection]:
 
 async def test_the_first_setup_creates_everything_and_the_second_changes_nothing(connection: Connection) -> None:
     first = await setup(connection, BusSettings(), GROUPS)
-    streams = ["EVENTS", "EVENTS_BY_TYPE", "KV_checkpoints", "KV_trading", "KV_meta", "KV_leases"]
+    streams = ["EVENTS", "EVENTS_BY_TYPE"]
+    streams += [f"KV_{name}" for name in ("checkpoints", "trading", "meta", "partitions", "leases", "members")]
     everything = tuple([f"stream {name}" for name in streams] + [f"consumer {name}" for name in GROUPS])
     assert first.created == everything
     assert len(first.log_id) == 32

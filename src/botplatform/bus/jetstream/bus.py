@@ -7,7 +7,7 @@ import contextlib
 import logging
 import os
 import socket
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Collection, Iterable, Mapping
 from types import TracebackType
 from typing import Final, Self
 
@@ -19,8 +19,9 @@ from botplatform.bus.jetstream.publisher import Publisher
 from botplatform.bus.jetstream.replay import replay
 from botplatform.bus.jetstream.setup import CHECKPOINTS, TRADING, SetupReport, list_groups, read_log_id, setup
 from botplatform.bus.jetstream.stored import Counters
+from botplatform.bus.jetstream.subjects import BROADCAST, filters
 from botplatform.bus.jetstream.taps import Taps
-from botplatform.core.event_bus import AsyncHandler, Delivery, DeliveryHandler, Feature, matches
+from botplatform.core.event_bus import AsyncHandler, Delivery, DeliveryHandler, Feature, Right, matches
 from botplatform.core.events import Event
 from botplatform.core.seam import Clock, random_id
 from botplatform.errors import BusError
@@ -81,6 +82,7 @@ class JetStreamEventBus:
         bus: BusSettings,
         *,
         groups: Mapping[str, Iterable[str]] | None = None,
+        partitioned: Collection[str] = (),
         name: str = "botplatform",
         clock: Clock | None = None,
     ) -> Self:
@@ -92,7 +94,7 @@ class JetStreamEventBus:
         connection = await connect_nats(nats, name=name, clock=clock)
         try:
             if groups is not None:
-                await setup(connection, bus, groups)
+                await setup(connection, bus, groups, partitioned)
             log_id = await read_log_id(connection)
             made = cls(connection, bus)
             made._log_id = log_id
@@ -122,9 +124,9 @@ class JetStreamEventBus:
         await self.connection.close()
         self._failed.cancel()
 
-    async def setup(self, groups: Mapping[str, Iterable[str]]) -> SetupReport:
+    async def setup(self, groups: Mapping[str, Iterable[str]], partitioned: Collection[str] = ()) -> SetupReport:
         """Create or update the log and the consumers of `groups`; see `botplatform.bus.jetstream.setup`."""
-        return await setup(self.connection, self._settings, groups)
+        return await setup(self.connection, self._settings, groups, partitioned)
 
     def log_id(self) -> str:
         """Return the id of the log, minted when it was set up first; part of every root's id."""
@@ -156,14 +158,21 @@ class JetStreamEventBus:
         await self._taps.ready()
 
     async def attach(
-        self, group: str, handler: DeliveryHandler, *, after: int | None = None, standby: bool = False
+        self,
+        group: str,
+        handler: DeliveryHandler,
+        *,
+        after: int | None = None,
+        standby: bool = False,
+        right: Right | None = None,
     ) -> None:
         """Deliver to the group's durable consumer, in order, one at a time; acknowledge when the handler returns.
 
         `after` continues right behind that sequence of the log; None continues where the group stopped. One process
         at a time holds a group; with `standby` this one begins when the other ends, which is right only for handlers
-        without state of their own. A handler that raises stops the delivery, and `wait_failed` raises what it raised.
-        Raises `StreamError` when the group was not set up, or another process holds it for longer than a crash takes.
+        without state of their own. With a `right`, somebody else sees to it that only one process has it. A handler
+        that raises stops the delivery, and `wait_failed` raises what it raised. Raises `StreamError` when the group
+        was not set up, or another process holds it for longer than a crash takes.
         """
         if group in self._groups:
             raise BusError(f"the group {group} is attached already: detach it first")
@@ -173,7 +182,7 @@ class JetStreamEventBus:
             group,
             handler,
             self.counters,
-            lease=Lease(self.connection, group, self._member),
+            lease=right or Lease(self.connection, group, self._member),
             on_idle=self._progress.set,
             on_failed=self._fail,
         )
@@ -184,24 +193,35 @@ class JetStreamEventBus:
             del self._groups[group]
             raise
 
-    async def detach(self, group: str) -> None:
-        """Finish the delivery in hand, acknowledge it and stop; a group that is not attached is ignored."""
+    async def detach(self, group: str, *, abandon: bool = False) -> None:
+        """Finish the delivery in hand, acknowledge it and stop; a group that is not attached is ignored.
+
+        `abandon` stops at once and acknowledges nothing: for a group that somebody else has taken over.
+        """
         consumer = self._groups.pop(group, None)
         if consumer is not None:
-            await consumer.stop()
+            await (consumer.abandon() if abandon else consumer.stop())
 
     async def wait_failed(self) -> None:
         """Wait until a delivery fails or the connection is closed for good, and raise the reason."""
         await asyncio.shield(self._failed)
 
-    def replay(self, patterns: Iterable[str], *, after: int = 0, until: int | None = None) -> AsyncIterator[Delivery]:
-        """Read the log from behind `after` up to `until` (None: its present end); no group is touched."""
-        return self._replay(tuple(patterns), after, until)
+    def replay(
+        self, patterns: Iterable[str], *, after: int = 0, until: int | None = None, partition: int | None = None
+    ) -> AsyncIterator[Delivery]:
+        """Read the log from behind `after` up to `until` (None: its present end); no group is touched.
 
-    async def _replay(self, patterns: tuple[str, ...], after: int, until: int | None) -> AsyncIterator[Delivery]:
+        `partition` keeps to one partition; None means all.
+        """
+        return self._replay(tuple(patterns), after, until, partition)
+
+    async def _replay(
+        self, patterns: tuple[str, ...], after: int, until: int | None, partition: int | None
+    ) -> AsyncIterator[Delivery]:
         end = await self.last_sequence() if until is None else until
+        subjects = filters(patterns, partition)
         async for delivery in replay(
-            self.connection, self._stream, patterns, after=after, until=end, counters=self.counters
+            self.connection, self._stream, subjects, after=after, until=end, counters=self.counters
         ):
             yield delivery
 
@@ -251,8 +271,9 @@ class JetStreamEventBus:
                 group.idle
                 and all(
                     sequence <= group.handled
-                    for event_type, sequence in self._publisher.newest.items()
-                    if any(matches(pattern, event_type) for pattern in group.patterns)
+                    for (event_type, partition), sequence in self._publisher.newest.items()
+                    if (group.partition in (None, partition) or event_type.split(".")[0] in BROADCAST)
+                    and any(matches(pattern, event_type) for pattern in group.patterns)
                 )
                 for group in self._groups.values()
                 if group.active

@@ -93,7 +93,7 @@ class Connection:
             connect_timeout=settings.connect_timeout_s,  # type: ignore[arg-type]  # seconds may be a float
             max_reconnect_attempts=-1,
             reconnect_time_wait=RETRY_S,  # type: ignore[arg-type]  # seconds may be a float
-            reconnect_to_server_handler=_next_server,
+            reconnect_to_server_handler=self._next_server,
             ping_interval=10,
             max_outstanding_pings=2,
             pending_size=PENDING_BYTES,
@@ -171,6 +171,14 @@ class Connection:
                 "start it with `nats-server -js`"
             ) from e
 
+    def _next_server(self, servers: list[Server], _: dict[str, Any]) -> tuple[Server, float]:
+        """Choose the server that failed least, and the seconds to wait: more with each failure, spread at random."""
+        transport = self.client._transport  # noqa: SLF001  # nats-py leaves the socket of a failed handshake open
+        if transport is not None:
+            transport.close()  # type: ignore[no-untyped-call]  # so it is there
+        server = min(servers, key=lambda one: one.reconnects)
+        return server, min(RECONNECT_WAIT_S, RETRY_S * 2 ** min(server.reconnects, 10)) * (0.5 + jitter())
+
     async def _error(self, error: Exception) -> None:
         self._last_error = error
         logger.warning("nats: %s", _reason(error))
@@ -208,12 +216,6 @@ async def connect_nats(settings: NatsSettings, *, name: str = "botplatform", clo
     connection = Connection(settings, clock)
     await connection.open(name)
     return connection
-
-
-def _next_server(servers: list[Server], _: dict[str, Any]) -> tuple[Server, float]:
-    """Choose the server that failed least, and the seconds to wait: more with each failure, spread at random."""
-    server = min(servers, key=lambda one: one.reconnects)
-    return server, min(RECONNECT_WAIT_S, RETRY_S * 2 ** min(server.reconnects, 10)) * (0.5 + jitter())
 
 
 def _reason(error: BaseException) -> str:

@@ -23,7 +23,7 @@ from nats.aio.subscription import Subscription
 from botplatform.bus.jetstream.connection import Connection
 from botplatform.bus.jetstream.lease import LEASE_S, Lease
 from botplatform.bus.jetstream.stored import Arrived, Counters, decode_stored, parse_ack
-from botplatform.core.event_bus import Delivery, DeliveryHandler
+from botplatform.core.event_bus import Delivery, DeliveryHandler, Right
 from botplatform.errors import BotPlatformError, BusError, StreamError
 
 __all__ = ["GroupConsumer"]
@@ -36,7 +36,7 @@ TAKE_S: Final = 1.5 * LEASE_S
 """Seconds to wait for a group that is held: longer than one that died keeps it."""
 LOOK_S: Final = 1.0
 """Seconds between two looks whether deliveries still come."""
-QUIET_S: Final = 4 * LEASE_S
+QUIET_S: Final = 2 * LEASE_S
 """Seconds without a word of the server, though pulls end more often, after which the session begins anew."""
 SHORTEST_PULL_S: Final = 0.05
 RETRY_S: Final = 0.1
@@ -55,13 +55,15 @@ class GroupConsumer:
         handler: DeliveryHandler,
         counters: Counters,
         *,
-        lease: Lease,
+        lease: Lease | Right,
         on_idle: Callable[[], None],
         on_failed: Callable[[Exception], None],
     ) -> None:
         self.group = group
         self.patterns: tuple[str, ...] = ()
         """What the group listens to, as patterns of types."""
+        self.partition: int | None = None
+        """The one partition that it listens to; None: all."""
         self.handled = 0
         """Sequence of the last event that was handled, or that delivery began behind."""
         self._connection = connection
@@ -112,25 +114,34 @@ class GroupConsumer:
         config = info["config"]
         subjects = config.get("filter_subjects") or [config.get("filter_subject") or "*.*.*.*"]
         self.patterns = tuple(".".join(subject.split(".")[:2]) for subject in subjects)
+        tokens = {subject.split(".")[2] for subject in subjects} - {"*"}
+        self.partition = int(tokens.pop()) if len(tokens) == 1 else None
         if standby:
             self._background = [asyncio.create_task(self._stand_by(after), name=f"group-{self.group}-standby")]
             return
-        await self._lease.take(wait_s=TAKE_S)
+        if isinstance(self._lease, Lease):
+            await self._lease.take(wait_s=TAKE_S)
         try:
             await self._begin(after)
         except BaseException:
-            await self._lease.release()
+            await self._release()
             raise
+
+    async def _release(self) -> None:
+        if isinstance(self._lease, Lease):
+            await self._lease.release()
 
     async def _stand_by(self, after: int | None) -> None:
         try:
-            await self._lease.take(wait_s=None)
+            if isinstance(self._lease, Lease):
+                await self._lease.take(wait_s=None)
             await self._begin(after)
         except BotPlatformError as e:
             self._fail(e)
 
     async def _begin(self, after: int | None) -> None:
-        self._lease.keep(self._fail)
+        if isinstance(self._lease, Lease):
+            self._lease.keep(self._fail)
         if after is None:
             info = await self._connection.api(f"CONSUMER.INFO.{self._stream}.{self.group}")
             self.handled = int(info["ack_floor"]["stream_seq"])
@@ -154,6 +165,20 @@ class GroupConsumer:
         else:
             await finishing
 
+    async def abandon(self) -> None:
+        """Stop at once and acknowledge nothing: somebody else has the group."""
+        self._stop.set()
+        self._session += 1
+        with contextlib.suppress(ValueError):
+            self._connection.on_back.remove(self._renew)
+        tasks = [task for task in (*self._background, self._delivery) if task is not None]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        self._waiting.clear()
+        self._to_acknowledge = None
+        await self._close_session()
+
     async def _finish(self) -> None:
         current = asyncio.current_task()
         others = [task for task in self._background if task is not current]
@@ -164,7 +189,7 @@ class GroupConsumer:
         if others:
             await asyncio.wait(others)
         await self._close_session()
-        await self._lease.release()
+        await self._release()
 
     async def _open(self) -> None:
         """Begin a session: whatever an earlier one has pulled no longer counts."""

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
+import contextlib
 import json
 from typing import Final, NamedTuple
 
 import nats.errors
+from nats.aio.msg import Msg
 
 from botplatform.bus.jetstream.connection import ApiError, Connection
 from botplatform.errors import BusError, StreamError
@@ -15,6 +18,9 @@ __all__ = ["Bucket", "Entry"]
 
 EXPECTED: Final = "Nats-Expected-Last-Subject-Sequence"
 WRONG_SEQUENCE: Final = (10071, 10164)
+END: Final = ("204", "404")
+"""How the server says that there are no more, or none at all."""
+MAX_KEYS: Final = 10_000
 
 
 class Entry(NamedTuple):
@@ -41,6 +47,48 @@ class Bucket:
         if "hdrs" in message and b"KV-Operation:" in base64.b64decode(message["hdrs"]):  # deleted with another tool
             return None
         return Entry(base64.b64decode(message.get("data", "")), int(message["seq"]))
+
+    async def entries(self) -> dict[str, Entry]:
+        """Return every key with its value, in one request; a follower may answer, a moment behind the leader."""
+        client, found = self._connection.client, dict[str, Entry]()
+        prefix, done = f"$KV.{self.name}.", asyncio.Event()
+        problem = ""
+
+        async def arrived(message: Msg) -> None:
+            nonlocal problem
+            headers = message.headers or {}
+            status = headers.get("Status", "")
+            if status:
+                problem = "" if status in END else f"{status} {headers.get('Description', '')}"
+                done.set()
+            elif "KV-Operation" not in headers:
+                key = headers["Nats-Subject"].removeprefix(prefix)
+                found[key] = Entry(message.data, int(headers["Nats-Sequence"]))
+
+        inbox = client.new_inbox()
+        subscription = await client.subscribe(inbox, cb=arrived)
+        try:
+            body = json.dumps({"multi_last": [f"{prefix}>"], "batch": MAX_KEYS}).encode()
+            await client.publish(f"$JS.API.DIRECT.GET.KV_{self.name}", body, reply=inbox)
+            await asyncio.wait_for(done.wait(), self._connection.timeout_s)
+        except (nats.errors.Error, TimeoutError) as e:
+            raise BusError(f"the bucket {self.name} at {self._connection.where} did not answer") from e
+        finally:
+            with contextlib.suppress(nats.errors.Error):
+                await subscription.unsubscribe()
+        if problem:
+            raise StreamError(f"the bucket {self.name} cannot be read ({problem.strip()}): run `botplatform setup`")
+        return found
+
+    async def delete(self, key: str) -> None:
+        """Remove a key; one that is not there is ignored."""
+        headers = {"KV-Operation": "PURGE", "Nats-Rollup": "sub"}
+        try:
+            await self._connection.client.request(
+                f"$KV.{self.name}.{key}", b"", timeout=self._connection.timeout_s, headers=headers
+            )
+        except (nats.errors.Error, TimeoutError) as e:
+            raise BusError(f"{key} may still be in the bucket {self.name}: no answer") from e
 
     async def put(self, key: str, value: bytes, *, expected: int | None = None) -> int:
         """Store a value and return its revision.

@@ -17,7 +17,7 @@ import nats.errors
 from nats.aio.msg import Msg
 
 from botplatform.bus.jetstream.connection import ApiError, Connection
-from botplatform.bus.jetstream.subjects import published
+from botplatform.bus.jetstream.subjects import partition, published
 from botplatform.bus.jetstream.wire import Headers, encode
 from botplatform.core.events import Event
 from botplatform.errors import BusError, StreamError
@@ -25,6 +25,7 @@ from botplatform.settings import BusSettings
 
 __all__ = ["Publisher"]
 
+MAX_KEYS: Final = 10_000
 WINDOW_BYTES: Final = 16 * 1024**2
 """Bytes that may be on their way; one larger event still goes, alone."""
 RETRY_S: Final = 0.05
@@ -72,11 +73,12 @@ class _Batch:
 class _Sent:
     """An event on its way."""
 
-    __slots__ = ("batch", "body", "headers", "id", "sent_ns", "subject", "type")
+    __slots__ = ("batch", "body", "headers", "id", "place", "sent_ns", "subject", "type")
 
-    def __init__(self, event: Event, body: bytes, headers: dict[str, str], batch: _Batch) -> None:
+    def __init__(self, event: Event, body: bytes, headers: dict[str, str], batch: _Batch, partition: int) -> None:
         self.id = event.id
         self.type = event.type
+        self.place = (event.type, partition)
         self.subject = published(event.type, event.key)
         self.body = body
         self.headers = headers
@@ -93,6 +95,8 @@ class Publisher:
         self._stream = settings.stream
         self._window = settings.publish_window
         self._headers = Headers(settings.tick_ttl_s)
+        self._partition_count = settings.partitions
+        self._partitions: dict[str, int] = {}
         self._turn = asyncio.Lock()
         self._unacknowledged: dict[int, _Sent] = {}
         self._bytes = 0
@@ -105,8 +109,8 @@ class Publisher:
         self._recovery: asyncio.Task[None] | None = None
         self._watch: asyncio.Task[None] | None = None
         self._broken: BusError | None = None
-        self.newest: dict[str, int] = {}
-        """The sequence of the newest event of each type that this publisher stored."""
+        self.newest: dict[tuple[str, int], int] = {}
+        """The sequence of the newest event of each type and partition that this publisher stored."""
 
     @property
     def in_flight(self) -> int:
@@ -141,7 +145,7 @@ class Publisher:
         async with self._turn:
             try:
                 for event in events:
-                    sent = _Sent(event, encode(event), self._headers(event), batch)
+                    sent = _Sent(event, encode(event), self._headers(event), batch, self._partition_of(event.key))
                     while not self._may_send.is_set():
                         await self._may_send.wait()
                     if self._broken is not None:
@@ -151,6 +155,14 @@ class Publisher:
                 batch.complete = True
                 batch.settle()
         await batch.done
+
+    def _partition_of(self, key: str) -> int:
+        found = self._partitions.get(key)
+        if found is None:
+            if len(self._partitions) >= MAX_KEYS:
+                self._partitions.clear()
+            found = self._partitions[key] = partition(key, self._partition_count)
+        return found
 
     async def _send(self, sent: _Sent) -> None:
         self._number += 1
@@ -187,8 +199,8 @@ class Publisher:
         error = answer.error
         if error is None:
             sent = self._take(number)
-            if answer.seq > self.newest.get(sent.type, 0):
-                self.newest[sent.type] = answer.seq
+            if answer.seq > self.newest.get(sent.place, 0):
+                self.newest[sent.place] = answer.seq
             sent.batch.settle()
         elif error.err_code in PASSING:
             self._recover()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator
 from typing import Any, Final
 
 import nats.errors
@@ -13,7 +13,6 @@ from nats.aio.msg import Msg
 
 from botplatform.bus.jetstream.connection import Connection
 from botplatform.bus.jetstream.stored import Arrived, Counters, decode_stored, parse_ack
-from botplatform.bus.jetstream.subjects import filters
 from botplatform.core.event_bus import Delivery
 from botplatform.errors import BusError
 
@@ -26,13 +25,12 @@ IDLE_NS: Final = 60 * 10**9
 
 
 async def replay(
-    connection: Connection, stream: str, patterns: Iterable[str], *, after: int, until: int, counters: Counters
+    connection: Connection, stream: str, subjects: tuple[str, ...], *, after: int, until: int, counters: Counters
 ) -> AsyncIterator[Delivery]:
-    """Read what is stored behind `after`, up to `until`, in order; a lost connection is bridged.
+    """Read what is stored on subjects behind `after`, up to `until`, in order; a lost connection is bridged.
 
     Holds up to 500 events or 8 MiB at once. Raises `BusError` when the log does not answer.
     """
-    subjects = filters(patterns)
     while after < until and subjects:
         reader = _Reader(connection, stream)
         try:

@@ -6,7 +6,7 @@ It can be repeated: what is there is brought up to date, and nothing that holds 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -18,7 +18,7 @@ from botplatform.core.seam import random_id
 from botplatform.errors import StreamError
 from botplatform.settings import BusSettings
 
-__all__ = ["BUCKETS", "SetupReport", "by_type_name", "read_log_id", "setup"]
+__all__ = ["BUCKETS", "SetupReport", "by_type_name", "partition_consumer", "read_log_id", "setup"]
 
 CHECKPOINTS: Final = "checkpoints"
 """Bucket of the engines' state."""
@@ -26,7 +26,13 @@ TRADING: Final = "trading"
 """Bucket of the trading state: halted, reducing, active."""
 META: Final = "meta"
 """Bucket of what is true of the log as a whole."""
-BUCKETS: Final = (CHECKPOINTS, TRADING, META)
+PARTITIONS: Final = "partitions"
+"""Bucket of the partitions' owners."""
+MEMBERS: Final = "members"
+"""Bucket of the processes' signs of life."""
+MEMBER_KEPT_S: Final = 60
+"""Seconds after which the key of a process that died is removed; it counts as dead long before."""
+BUCKETS: Final = (CHECKPOINTS, TRADING, META, PARTITIONS)
 LOG_ID: Final = "log_id"
 ACK_WAIT_NS: Final = 30 * 10**9
 MAX_ACK_PENDING: Final = 1024
@@ -60,9 +66,15 @@ class _Steps:
     unchanged: list[str] = field(default_factory=list)
 
 
-async def setup(connection: Connection, settings: BusSettings, groups: Mapping[str, Iterable[str]]) -> SetupReport:
+async def setup(
+    connection: Connection,
+    settings: BusSettings,
+    groups: Mapping[str, Iterable[str]],
+    partitioned: Collection[str] = (),
+) -> SetupReport:
     """Create or update all that the bus needs; `groups` maps a group to the patterns that it listens to.
 
+    Groups in `partitioned` get one consumer for each partition of the log, `<group>-<partition>`.
     Raises `StreamError` when the log exists with another number of partitions or another id, and when the server
     refuses something: no room for `bus.max_bytes`, for example.
     """
@@ -73,16 +85,35 @@ async def setup(connection: Connection, settings: BusSettings, groups: Mapping[s
     for bucket in BUCKETS:
         await _stream(connection, _bucket_config(bucket, settings), None, steps)
     await _stream(connection, _leases_config(settings), None, steps)
-    for group, patterns in groups.items():
-        await _consumer(connection, settings.stream, group, filters(patterns), steps)
+    members = {**_bucket_config(MEMBERS, settings), "max_age": MEMBER_KEPT_S * _SECOND_NS}
+    await _stream(connection, members, None, steps)
+    consumers = dict(_consumers(groups, partitioned, settings.partitions))
+    for name, subjects in consumers.items():
+        await _consumer(connection, settings.stream, name, subjects, steps)
     known = await list_groups(connection, settings.stream)
     return SetupReport(
         log_id=await _mint_log_id(connection, settings.log_id),
         created=tuple(steps.created),
         updated=tuple(steps.updated),
         unchanged=tuple(steps.unchanged),
-        left=tuple(f"consumer {name}" for name in known if name not in groups),
+        left=tuple(f"consumer {name}" for name in known if name not in consumers),
     )
+
+
+def _consumers(
+    groups: Mapping[str, Iterable[str]], partitioned: Collection[str], partitions: int
+) -> Iterator[tuple[str, tuple[str, ...]]]:
+    for group, patterns in groups.items():
+        if group not in partitioned:
+            yield group, filters(patterns)
+            continue
+        for partition in range(partitions):
+            yield partition_consumer(group, partition), filters(patterns, partition)
+
+
+def partition_consumer(group: str, partition: int) -> str:
+    """Return the name of a partitioned group's consumer."""
+    return f"{group}-{partition}"
 
 
 def by_type_name(stream: str) -> str:

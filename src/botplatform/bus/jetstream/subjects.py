@@ -15,12 +15,15 @@ from typing import Final, NamedTuple
 from botplatform.core.event_bus import check_pattern, matches
 from botplatform.core.events import CATALOGUE
 
-__all__ = ["Stored", "filters", "parse_stored", "partition", "published", "tap"]
+__all__ = ["BROADCAST", "Stored", "filters", "parse_stored", "partition", "published", "tap"]
 
 PUBLISHED: Final = "evt.*.*.*"
 """Everything that may be published; the subject of the log's stream."""
 STORED: Final = "*.*.*.*"
 """Everything that is stored."""
+
+BROADCAST: Final = frozenset({"trading"})
+"""Domains that every partition of a group hears, whatever partition an event is stored in."""
 
 
 class Stored(NamedTuple):
@@ -52,14 +55,18 @@ def parse_stored(subject: str) -> Stored | None:
     return Stored(f"{parts[0]}.{parts[1]}", int(parts[2]), parts[3])
 
 
-def filters(patterns: Iterable[str]) -> tuple[str, ...]:
+def filters(patterns: Iterable[str], partition: int | None = None) -> tuple[str, ...]:
     """Return the stored subjects that patterns mean, none within another: the server refuses those that overlap.
+
+    `partition` keeps to one partition, but for the domains of `BROADCAST`; None means all.
 
     Raises `InvalidEvent` for a pattern that no event can match.
     """
     wanted = {_two_tokens(pattern) for pattern in patterns}
     kept = [one for one in wanted if not any(other != one and matches(other, one) for other in wanted)]
-    return tuple(f"{one}.*.*" for one in sorted(kept))
+    if partition is None:
+        return tuple(f"{one}.*.*" for one in sorted(kept))
+    return tuple(f"{one}.{'*' if one.split('.')[0] in BROADCAST else partition}.*" for one in sorted(kept))
 
 
 def tap(patterns: Iterable[str]) -> str:
