@@ -10,23 +10,15 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from decimal import Decimal
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
+from pydantic import Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from botplatform.core.event_bus import check_pattern
+from botplatform.settings_section import Money, Section, Share, Symbol
 from botplatform.settings_sources import read_settings
-
-Money = Annotated[Decimal, Field(ge=0, allow_inf_nan=False)]
-Share = Annotated[float, Field(ge=0, le=1)]
-Symbol = Annotated[str, Field(pattern=r"^[!-)+\-/-=?-~]{1,64}$")]
-
-
-class Section(BaseModel):
-    """A group of settings: frozen, and no unknown keys."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
+from botplatform.settings_venue import VenueSettings
 
 
 class NatsSettings(Section):
@@ -40,6 +32,19 @@ class NatsSettings(Section):
     """Password of `user`; never printed."""
     nkey_seed_file: Path | None = None
     """File with the nkey seed to authenticate with. Default: none."""
+    credentials_file: Path | None = None
+    """Credentials file (`.creds`: JWT and seed) to authenticate with. Default: none."""
+    tls_required: bool = False
+    """Refuse a server that does not offer TLS; one that demands TLS gets it anyhow. Default: false."""
+    tls_ca_file: Path | None = None
+    """PEM file of the authority that signed the server's certificate. Default: those of the system."""
+    tls_cert_file: Path | None = None
+    """PEM file of this client's certificate, where the server verifies clients. Default: none."""
+    tls_key_file: Path | None = None
+    """PEM file of the key of `tls_cert_file`. Default: none."""
+    inbox_prefix: str = Field("", pattern=r"^[A-Za-z0-9_-]{0,64}$")
+    """First token of the subjects of answers, which the server's permissions name. Default: `_INBOX_` and the name
+    of the connection: the engine where a process runs one, else `botplatform`."""
     connect_timeout_s: float = Field(5.0, gt=0, le=300)
     """Seconds to wait for a connection before giving up. Default: 5."""
     request_timeout_s: float = Field(5.0, gt=0, le=300)
@@ -298,6 +303,8 @@ class Settings(BaseSettings):
     """Strategies that run. Default: ema_cross and hedge on all symbols."""
     exchange: ExchangeSettings = ExchangeSettings()
     """The venue."""
+    venue: VenueSettings = VenueSettings()
+    """The paper venue as a process of its own."""
     instruments: dict[Symbol, InstrumentSettings] = Field(default_factory=dict)
     """Instruments by symbol; a symbol that is not named has the defaults."""
     risk: RiskSettings = RiskSettings()
