@@ -55,6 +55,28 @@ class BusOverflow(BusError):
     code = "BUS_OVERFLOW"
 
 
+class PermissionDenied(BusError):
+    """The server does not let this user publish or subscribe there."""
+
+    code = "PERMISSION_DENIED"
+
+    def __init__(self, message: str, *, subject: str) -> None:
+        super().__init__(message)
+        self.subject = subject
+        """The subject that was refused."""
+
+
+class LogFull(BusError):
+    """The log has no room left, and these events are not in it."""
+
+    code = "LOG_FULL"
+
+    def __init__(self, message: str, event_ids: frozenset[str]) -> None:
+        super().__init__(message)
+        self.event_ids = event_ids
+        """Ids of the events that it refused; the others that were published with them are in the log."""
+
+
 class ServerError(BotPlatformError):
     """The embedded NATS server could not be started, or ended."""
 
@@ -104,6 +126,12 @@ class StateError(BotPlatformError):
     """State cannot be restored, or is not what the log says."""
 
     code = "STATE"
+
+
+class Fenced(StateError):
+    """Somebody else owns what this process was about to change: it must not go on."""
+
+    code = "FENCED"
 
 
 class StoreError(BotPlatformError):

@@ -12,10 +12,18 @@ from types import TracebackType
 from typing import Any, Final, Self
 
 import nats.errors
-from nats.aio.client import Client, Server
+from nats.aio.client import Server
+from nats.aio.msg import Msg
 
+from botplatform.bus.jetstream.credentials import (
+    GuardedClient,
+    connect_options,
+    explain,
+    hopeless,
+    without_credentials,
+)
 from botplatform.core.seam import Clock, SystemClock, jitter
-from botplatform.errors import BusError, StreamError
+from botplatform.errors import BusError, PermissionDenied, StreamError
 from botplatform.settings import NatsSettings
 
 __all__ = ["ApiError", "Connection", "connect_nats"]
@@ -28,6 +36,9 @@ RECONNECT_WAIT_S: Final = 2.0
 """Longest pause between two attempts to reconnect, before jitter."""
 RETRY_S: Final = 0.05
 NOT_FOUND: Final = 404
+LAME_PENALTY: Final = 10
+"""Failures that a server counts for which said that it is about to stop: others are tried first."""
+_VIOLATION: Final = re.compile(r'permissions violation for (publish|subscription) to "([^"]+)"', re.IGNORECASE)
 
 logger = logging.getLogger(__name__)
 
@@ -45,7 +56,7 @@ class Connection:
     """A connection to NATS and its JetStream API. Made by `connect_nats`; to be closed, or used as a context."""
 
     def __init__(self, settings: NatsSettings, clock: Clock | None = None) -> None:
-        self.client = Client()
+        self.client = GuardedClient()
         self.clock = clock or SystemClock()
         self.connected = asyncio.Event()
         """Set while there is a connection."""
@@ -55,15 +66,23 @@ class Connection:
         """Called when the connection is back, maybe to another server."""
         self.on_closed: list[Callable[[BusError], None]] = []
         """Called when it was closed by the other side, for good."""
+        self.on_denied: list[Callable[[PermissionDenied], None]] = []
+        """Called when the server refuses to let this user publish or subscribe somewhere."""
         self.timeout_s = settings.request_timeout_s
+        self.name = ""
+        """Who is connected, for people: an engine, a command."""
         self._settings = settings
+        self._opening = False
         self._closing = False
+        self._denied: dict[str, PermissionDenied] = {}
+        self._asking: dict[str, set[asyncio.Future[None]]] = {}
+        self._lame: set[str] = set()
         self._last_error: Exception | None = None
 
     @property
     def where(self) -> str:
         """The address, without credentials."""
-        return re.sub(r"//[^@/,]*@", "//", self._settings.url)
+        return without_credentials(self._settings.url)
 
     async def __aenter__(self) -> Self:
         """Return itself: it is connected already."""
@@ -76,20 +95,20 @@ class Connection:
         await self.close()
 
     async def open(self, name: str) -> None:
-        """Connect; raise `BusError` when the server cannot be reached, is too old or has no JetStream."""
+        """Connect; raise `BusError` when the server cannot be reached, refuses us, is too old or has no JetStream."""
         settings = self._settings
-        options: dict[str, Any] = {}
-        if settings.user:
-            options.update(user=settings.user, password=settings.password.get_secret_value())
-        if settings.nkey_seed_file is not None:
-            options.update(nkeys_seed=str(settings.nkey_seed_file))
+        self.name = name
+        self.client.tls_required = settings.tls_required
+        options = connect_options(settings, self.clock)
         connecting = self.client.connect(
             [one.strip() for one in settings.url.split(",")],
             name=name,
+            inbox_prefix=settings.inbox_prefix or f"_INBOX_{name}",
             error_cb=self._error,
             disconnected_cb=self._lost,
             reconnected_cb=self._back,
             closed_cb=self._closed,
+            lame_duck_mode_cb=self._lame_duck,
             connect_timeout=settings.connect_timeout_s,  # type: ignore[arg-type]  # seconds may be a float
             max_reconnect_attempts=-1,
             reconnect_time_wait=RETRY_S,  # type: ignore[arg-type]  # seconds may be a float
@@ -99,22 +118,32 @@ class Connection:
             pending_size=PENDING_BYTES,
             **options,
         )
+        self._opening = True
         try:
             await asyncio.wait_for(connecting, settings.connect_timeout_s)
         except (OSError, ValueError, nats.errors.Error, TimeoutError) as e:
-            self._closing = True
-            with contextlib.suppress(AssertionError):  # nats-py cannot close what it never began to open
-                await self.client.close()
+            await self._give_up()
             reason = self._last_error if isinstance(e, TimeoutError) and self._last_error is not None else e
-            raise BusError(
-                f"cannot connect to NATS at {self.where}: {_reason(reason)}; start a server there, or set nats.url"
-            ) from e
+            advice = "" if hopeless(reason) else "; start a server there, or set nats.url"
+            raise BusError(f"cannot connect to NATS at {self.where}: {explain(reason)}{advice}") from e
+        finally:
+            self._opening = False
         self.connected.set()
         try:
             await self._check_server()
         except BaseException:
             await self.close()
             raise
+
+    async def _give_up(self) -> None:
+        """Close what never was open."""
+        self._closing = True
+        if (transport := self.client._transport) is not None:  # noqa: SLF001  # nats-py leaves the socket open
+            transport.close()  # type: ignore[no-untyped-call]  # nats-py leaves it out
+            with contextlib.suppress(OSError):
+                await transport.wait_closed()  # type: ignore[no-untyped-call]  # see above
+        with contextlib.suppress(AssertionError):  # nats-py cannot close what it never began to open
+            await self.client.close()
 
     async def close(self) -> None:
         """Send what waits, and close."""
@@ -132,7 +161,7 @@ class Connection:
         """Ask JetStream; raise `ApiError` when it refuses and `BusError` when it does not answer."""
         data = json.dumps(body).encode() if body else b""
         try:
-            answer = await self.client.request(f"$JS.API.{operation}", data, timeout=timeout_s or self.timeout_s)
+            answer = await self.request(f"$JS.API.{operation}", data, timeout_s=timeout_s)
         except (nats.errors.Error, TimeoutError) as e:
             raise BusError(f"JetStream at {self.where} did not answer {operation}: {_reason(e)}") from e
         reply: dict[str, Any] = json.loads(answer.data)
@@ -144,6 +173,33 @@ class Connection:
                 error=int(error.get("err_code", 0)),
             )
         return reply
+
+    async def request(
+        self, subject: str, data: bytes, *, timeout_s: float | None = None, headers: dict[str, str] | None = None
+    ) -> Msg:
+        """Ask whoever listens there; raise what nats-py raises, and `PermissionDenied` as soon as the server says so."""
+        refused: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        waiting = self._asking.setdefault(subject.lower(), set())
+        waiting.add(refused)
+        timeout = timeout_s or self.timeout_s
+        asking = asyncio.create_task(self.client.request(subject, data, timeout=timeout, headers=headers))
+        try:
+            await asyncio.wait((asking, refused), return_when=asyncio.FIRST_COMPLETED)
+            if asking.done():
+                return asking.result()
+            return refused.result()  # type: ignore[return-value]  # it only ever raises
+        finally:
+            asking.cancel()
+            refused.cancel()
+            waiting.discard(refused)
+            if not waiting:
+                self._asking.pop(subject.lower(), None)
+
+    def check_subscription(self, subject: str) -> None:
+        """Raise `PermissionDenied` when the server refused a subscription; it has said so once it was flushed."""
+        denied = self._denied.get(subject.lower())
+        if denied is not None:
+            raise denied
 
     async def api_or_none(self, operation: str, body: Mapping[str, Any] | None = None) -> dict[str, Any] | None:
         """Ask JetStream for something that need not exist: None when it does not."""
@@ -165,6 +221,8 @@ class Connection:
             await self.api("INFO")
         except ApiError as e:
             raise BusError(f"JetStream is not usable at {self.where}: {e}") from e
+        except PermissionDenied:
+            raise
         except BusError as e:
             raise BusError(
                 f"the NATS server at {self.where} has no JetStream, or does not let this user use it: "
@@ -176,12 +234,56 @@ class Connection:
         transport = self.client._transport  # noqa: SLF001  # nats-py leaves the socket of a failed handshake open
         if transport is not None:
             transport.close()  # type: ignore[no-untyped-call]  # so it is there
-        server = min(servers, key=lambda one: one.reconnects)
+        server = min(servers, key=lambda one: one.reconnects + LAME_PENALTY * (one.uri.netloc in self._lame))
         return server, min(RECONNECT_WAIT_S, RETRY_S * 2 ** min(server.reconnects, 10)) * (0.5 + jitter())
 
     async def _error(self, error: Exception) -> None:
-        self._last_error = error
-        logger.warning("nats: %s", _reason(error))
+        violation = _VIOLATION.search(str(error))
+        if violation is not None:
+            self._deny(violation[1].lower(), violation[2])
+            return
+        if self._last_error is None or not hopeless(self._last_error) or hopeless(error):
+            self._last_error = error
+        if self._opening and hopeless(error) and len(self.client.servers) == 1:
+            raise error  # nats-py would try again until the time is over
+        logger.warning("nats: %s", explain(error))
+
+    def _deny(self, kind: str, subject: str) -> None:
+        """Fail what the server refused: it says only that it did, in lower case, and never answers."""
+        waiting = self._asking.get(subject.lower(), set()) if kind == "publish" else set()
+        mine = subject.startswith(self.client._inbox_prefix.decode().lower())  # noqa: SLF001  # no other way
+        if kind == "subscription" and mine:  # then nobody gets an answer
+            waiting = set().union(*self._asking.values())
+        who = "NAME" if self.name == "botplatform" else self.name
+        verb = "publish" if kind == "publish" else "subscribe"
+        error = PermissionDenied(
+            f"the NATS server at {self.where} does not let this user {verb} to {subject}: give it the permissions that "
+            f"`botplatform permissions --engine {who}` prints",
+            subject=subject,
+        )
+        logger.error("%s", error)
+        if kind == "subscription":
+            self._denied[subject.lower()] = error
+        for refused in list(waiting):
+            if not refused.done():
+                refused.set_exception(error)
+        for call in self.on_denied:
+            call(error)
+
+    async def _lame_duck(self) -> None:
+        """Move away from a server that is about to stop; where there is no other, wait until it is back."""
+        current = self.client.connected_url
+        if current is None:
+            return
+        self._lame.add(current.netloc)
+        others = [one for one in self.client.servers if one.netloc not in self._lame]
+        logger.warning(
+            "the NATS server %s is about to stop: %s",
+            without_credentials(current.geturl()),
+            "moving to another" if others else "waiting until it is back",
+        )
+        if others:
+            await self.client.force_reconnect()
 
     async def _lost(self) -> None:
         self.connected.clear()
@@ -198,13 +300,16 @@ class Connection:
     async def _back(self) -> None:
         logger.warning("reconnected to NATS at %s", self.where)
         self.connected.set()
+        if (current := self.client.connected_url) is not None:
+            self._lame.discard(current.netloc)
+        self._denied.clear()
         for call in self.on_back:
             call()
 
     async def _closed(self) -> None:
         if self._closing:
             return
-        reason = _reason(self.client.last_error or self._last_error or nats.errors.ConnectionClosedError())
+        reason = explain(self.client.last_error or self._last_error or nats.errors.ConnectionClosedError())
         error = BusError(f"NATS at {self.where} closed the connection for good: {reason}; restart when that is solved")
         logger.error("%s", error)
         for call in self.on_closed:

@@ -84,9 +84,7 @@ class Bucket:
         """Remove a key; one that is not there is ignored."""
         headers = {"KV-Operation": "PURGE", "Nats-Rollup": "sub"}
         try:
-            await self._connection.client.request(
-                f"$KV.{self.name}.{key}", b"", timeout=self._connection.timeout_s, headers=headers
-            )
+            await self._connection.request(f"$KV.{self.name}.{key}", b"", headers=headers)
         except (nats.errors.Error, TimeoutError) as e:
             raise BusError(f"{key} may still be in the bucket {self.name}: no answer") from e
 
@@ -100,9 +98,7 @@ class Bucket:
         headers = None if expected is None else {EXPECTED: str(expected)}
         connection = self._connection
         try:
-            answer = await connection.client.request(
-                f"$KV.{self.name}.{key}", value, timeout=connection.timeout_s, headers=headers
-            )
+            answer = await connection.request(f"$KV.{self.name}.{key}", value, headers=headers)
         except nats.errors.MaxPayloadError as e:
             raise StreamError(
                 f"the value of {key} in the bucket {self.name} has {len(value)} bytes, the server takes "
