@@ -50,6 +50,15 @@ class NatsSettings(Section):
     request_timeout_s: float = Field(5.0, gt=0, le=300)
     """Seconds to wait for an answer of the server. Default: 5."""
 
+    @model_validator(mode="after")
+    def check_credentials(self) -> NatsSettings:
+        """Refuse several ways to authenticate at once, and half a certificate."""
+        if sum((bool(self.user), self.nkey_seed_file is not None, self.credentials_file is not None)) > 1:
+            raise ValueError("more than one of user, nkey_seed_file and credentials_file is set: keep one")
+        if (self.tls_cert_file is None) != (self.tls_key_file is None):
+            raise ValueError("tls_cert_file and tls_key_file belong together: set both, or none")
+        return self
+
 
 class BusSettings(Section):
     """The bus and its log."""

@@ -140,8 +140,8 @@ class Connection:
         self._closing = True
         if (transport := self.client._transport) is not None:  # noqa: SLF001  # nats-py leaves the socket open
             transport.close()  # type: ignore[no-untyped-call]  # nats-py leaves it out
-            with contextlib.suppress(OSError):
-                await transport.wait_closed()  # type: ignore[no-untyped-call]  # see above
+            self.client._transport = None  # noqa: SLF001  # it would wait without end for a failed handshake
+            await asyncio.sleep(0)  # the socket is closed in the next turn of the loop
         with contextlib.suppress(AssertionError):  # nats-py cannot close what it never began to open
             await self.client.close()
 
