@@ -102,6 +102,12 @@ class DuplicateOrder(ExchangeError):
     code = "DUPLICATE_ORDER"
 
 
+class RequestExpired(ExchangeError):
+    """An order reached the venue after its `valid_until_ns`: it was not taken, and never will be."""
+
+    code = "REQUEST_EXPIRED"
+
+
 class OutcomeUnknown(ExchangeError):
     """A call to a venue may or may not have had its effect: nobody knows yet."""
 

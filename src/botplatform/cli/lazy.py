@@ -30,6 +30,7 @@ COMMANDS: Final = {
     "backtest": Command("backtest", "backtest", "Run the engines over recorded market data, as fast as they go."),
     "run": Command("run", "run", "Run engines against the configured bus until stopped."),
     "setup": Command("run", "setup", "Create the streams, consumers and buckets; can be repeated."),
+    "venue": Command("venue", "venue", "Run the paper venue as a process of its own, with a durable book."),
     "halt": Command("run", "halt", "Stop trading: only cancels pass, until resumed."),
     "reduce": Command("run", "reduce", "Let only orders pass that cut exposure, until resumed."),
     "resume": Command("run", "resume", "Let all orders pass again."),

@@ -33,6 +33,9 @@ class OrderRequest(Struct, frozen=True, kw_only=True, omit_defaults=True):
     post_only: bool = False
     reduce_only: bool = False
     position_side: PositionSide = PositionSide.LONG
+    valid_until_ns: int = 0
+    """After this time of its own clock the venue does not take the order any more: nanoseconds since the UNIX epoch,
+    0 for no end. It bounds how long a request can be under way; it does not end an order that was taken."""
 
 
 class ExchangeReport(Struct, frozen=True, kw_only=True, omit_defaults=True):

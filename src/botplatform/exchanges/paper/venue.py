@@ -60,8 +60,11 @@ class PaperVenue:
 
     venue = "paper"
 
-    def __init__(self, settings: ExchangeSettings, instruments: Instruments | None = None) -> None:
+    def __init__(
+        self, settings: ExchangeSettings, instruments: Instruments | None = None, *, finished_kept: int = FINISHED_KEPT
+    ) -> None:
         self.account_id = settings.account_id
+        self._finished_kept = finished_kept
         self._settings = settings
         self._instruments = instruments or Instruments()
         self._half_spread = Decimal(repr(settings.spread_bps)) / 20_000
@@ -81,9 +84,10 @@ class PaperVenue:
         market.now_ns, market.epoch, market.sequence = now_ns, snapshot.feed_epoch, sequence
         return self._advance(market, snapshot) if market.orders else []
 
-    def submit(self, request: OrderRequest) -> list[ExchangeReport]:
+    def submit(self, request: OrderRequest, *, used_before: int = 0) -> list[ExchangeReport]:
         """Take an order; every report about it comes from `on_market`.
 
+        `used_before` is how often its id was used before, where somebody remembers that for longer than the venue.
         Raises `DuplicateOrder` while an order with the same id is open; that one is not touched.
         """
         market = self._market(request.symbol)
@@ -93,7 +97,7 @@ class PaperVenue:
                 f"the paper venue has an open order {name} of {request.symbol}: ask for it instead of sending it again"
             )
         earlier = market.finished.get(name)
-        generation = earlier.generation + 1 if earlier is not None else 0
+        generation = max(used_before, earlier.generation + 1 if earlier is not None else 0)
         market.orders[name] = PaperOrder.arrive(request, self._settings, market.now_ns, generation)
         return []
 
@@ -172,7 +176,7 @@ class PaperVenue:
                 del market.orders[name]
                 market.finished.pop(name, None)
                 market.finished[name] = order
-                if len(market.finished) > FINISHED_KEPT:
+                if len(market.finished) > self._finished_kept:
                     del market.finished[next(iter(market.finished))]
         return reports
 

@@ -1,0 +1,106 @@
+"""`botplatform venue`: the paper venue as a process of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from botplatform.bus.jetstream.connection import connect_nats
+from botplatform.cli.invocation import invocation_of
+from botplatform.core.seam import SystemClock
+from botplatform.exchanges.venue_service import Book, BookedVenue, VenueService
+from botplatform.exchanges.venue_service.crash import CrashPoint
+from botplatform.exchanges.venue_service.link import NatsLink
+from botplatform.settings import Settings
+from botplatform.telemetry.logs import configure_logging
+from botplatform.trading.instruments import Instruments
+
+__all__ = ["venue"]
+
+SECOND_SIGNAL_EXIT = 3
+
+
+def venue(
+    ctx: typer.Context,
+    book: Annotated[
+        Path | None,
+        typer.Option(help="File that is its book. Default: the setting venue.book, .botplatform/venue.sqlite."),
+    ] = None,
+) -> None:
+    """Run the paper venue as a process of its own, until stopped by Ctrl-C or SIGTERM.
+
+    It fills orders against the market data on the bus and keeps its own durable book: orders,
+    positions, balances, reports. Whatever it has answered it still knows after kill -9, and
+    killing the engines does not touch it. Engines trade there with exchange.kind=paper_venue.
+
+    Latency, fees, partial fills and rejections are the settings exchange.*. It can be told to
+    behave as badly as venues do, always the same for one venue.seed:
+
+      --set venue.slow_share=0.1          takes venue.slow_s for a tenth of the requests
+
+      --set venue.drop_reply_share=0.1    does what was asked, and never answers
+
+      --set venue.repeat_reply_share=0.1  answers and reports twice
+
+      --set venue.drop_report_share=0.1   loses reports on their way; they can be asked for
+
+      --set venue.disconnect_share=0.01   ends its connection instead of answering, and comes back
+
+    An id can be used again once its first order has finished, as at real venues; what it took
+    is counted, and `nats req venue.paper.paper.audit` with {"request_id":"1","body":{}} says it.
+    """
+    more = () if book is None else (f"venue.book={book}",)
+    settings = invocation_of(ctx).settings(*more)
+    configure_logging(settings.log)
+    asyncio.run(_serve(settings))
+
+
+async def _serve(settings: Settings) -> None:
+    crash, clock, account_id = CrashPoint.of(os.environ), SystemClock(), settings.exchange.account_id
+
+    server = ""
+
+    async def dial() -> NatsLink:
+        nonlocal server
+        connection = await connect_nats(settings.nats, name="botplatform-venue")
+        server = connection.where
+        return connection
+
+    chosen = settings.venue
+    with Book(chosen.book, name=chosen.name, account_id=account_id, balance=chosen.balance, fsync=chosen.fsync) as book:
+        instruments = Instruments(settings.instruments)
+        booked = BookedVenue(book, settings.exchange, instruments, settings.symbols, crash)
+        service = VenueService(booked, chosen, dial, clock, crash)
+        serving = asyncio.create_task(_until_signal(service))
+        await asyncio.wait([serving, asyncio.ensure_future(service.ready.wait())], return_when=asyncio.FIRST_COMPLETED)
+        if service.ready.is_set():
+            where = f"account {account_id} on {server}, book {chosen.book}"
+            typer.echo(f"the venue {chosen.name} serves {where}; Ctrl-C ends", err=True)
+        await serving
+
+
+async def _until_signal(service: VenueService) -> None:
+    """Serve; the first SIGINT or SIGTERM ends it in order, a second one at once."""
+    loop = asyncio.get_running_loop()
+    asked = False
+
+    def ask() -> None:
+        nonlocal asked
+        if asked:
+            sys.exit(SECOND_SIGNAL_EXIT)
+        asked = True
+        service.stop()
+
+    for each in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(each, ask)
+    try:
+        await service.run()
+    finally:
+        for each in (signal.SIGINT, signal.SIGTERM):
+            loop.remove_signal_handler(each)
