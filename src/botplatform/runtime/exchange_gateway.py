@@ -99,7 +99,7 @@ class ExchangeGateway:
     async def stop(self) -> None:
         """Let what is under way end, within bounds, and close the connection; the rest is asked for at the next start."""
         with suppress(TimeoutError):
-            async with asyncio.timeout(STOP_WITHIN_S):
+            async with asyncio.timeout(0 if self._failed.done() else STOP_WITHIN_S):
                 await self.wait_idle()
         self._stopping = True
         for task in self._tasks:
@@ -221,7 +221,7 @@ class ExchangeGateway:
             await self._publish([cancel_failed(order, cause, self.source, why, self._clock.now_ns())])
 
     def _ask(self, order: OrderEvent | OrderRecord, cause: Cause) -> None:
-        """Ask the venue about an order, in a task of its own, until it has answered."""
+        """Ask the venue about an order, in a task of its own; it is under way until the venue has answered."""
         if order.order_id in self._asking:
             return
         self._asking.add(order.order_id)
@@ -230,7 +230,9 @@ class ExchangeGateway:
         self._spawn(self._resolve(order, cause))
 
     async def _resolve(self, order: OrderEvent | OrderRecord, cause: Cause) -> None:
+        """Ask until there is an answer; then now and then until the order is finished, as reports may be lost as well."""
         inquiry = Inquiry(self.exchange, self._clock, order, cause, self._timeout_s)
+        answered = False
         try:
             while True:
                 found = await inquiry.ask()
@@ -240,13 +242,20 @@ class ExchangeGateway:
                     new.append(never_there(order, cause, self.source, self._clock.now_ns()))
                 if new:
                     await self._publish(new)
-                if found.complete:
+                if found.complete and not answered:
+                    answered = True
+                    self._answered(order.order_id)
+                if found.finished or (answered and known is not None and not known.is_open):
                     return
                 await inquiry.pause()
         finally:
             self._asking.discard(order.order_id)
-            self._reconciling.discard(order.order_id)
-            self._end()
+            if not answered:
+                self._answered(order.order_id)
+
+    def _answered(self, order_id: str) -> None:
+        self._reconciling.discard(order_id)
+        self._end()
 
     def _take(self, report: ExchangeReport) -> None:
         """Take a report of the venue; it counts as under way until it is in the log."""

@@ -13,7 +13,7 @@ from botplatform.core.seam import Clock, jitter
 from botplatform.errors import ExchangeError
 from botplatform.exchanges.exchange import Exchange, ExchangeReport
 from botplatform.exchanges.reports import report_to_event
-from botplatform.trading.orders import OrderRecord
+from botplatform.trading.orders import FINISHED, OrderRecord
 
 __all__ = ["Found", "Inquiry"]
 
@@ -28,7 +28,9 @@ class Found(NamedTuple):
 
     events: list[Event]
     complete: bool
-    """No further question is needed: the state and all executions are known, or the order never was there."""
+    """It is an answer: the state and all executions so far are known, or the order never was there."""
+    finished: bool = False
+    """Nothing more will become of the order."""
     never_there: bool = False
 
 
@@ -76,7 +78,7 @@ class Inquiry:
     def _judge(self, report: ExchangeReport | None, fills: list[ExchangeReport]) -> Found:
         if report is None:
             waited = self._clock.monotonic_ns() - self._began_ns >= self._timeout_s * 1e9
-            return Found([], complete=True, never_there=True) if waited else NOTHING_YET
+            return Found([], complete=True, finished=True, never_there=True) if waited else NOTHING_YET
         for fill in fills:
             if fill.status not in FILLS or not fill.trade_id:
                 raise ExchangeError(f"an execution of {fill.client_order_id} has no trade id, or is {fill.status}")
@@ -88,7 +90,7 @@ class Inquiry:
             return Found(events, complete=False)
         if report.status not in FILLS:
             events.append(self._event(report))
-        return Found(events, complete=True)
+        return Found(events, complete=True, finished=report.status in FINISHED)
 
     def _event(self, report: ExchangeReport) -> Event:
         now, venue = self._clock.now_ns(), self._exchange.venue
