@@ -83,6 +83,8 @@ class BusSettings(Section):
     """Events that may be on their way to the log without acknowledgement. Default: 1024."""
     duplicate_window_s: int = Field(120, ge=1)
     """Seconds in which the server drops a repeated event id. Default: 120."""
+    lease_s: float = Field(1.5, ge=0.5, le=60)
+    """Seconds after which a process that gives no sign of life loses its partitions to others. Default: 1.5."""
     checkpoint_every: int = Field(1000, ge=1)
     """Events that an engine handles between two checkpoints of its state. Default: 1000."""
 
@@ -156,9 +158,9 @@ class StrategySettings(Section):
 class ExchangeSettings(Section):
     """The venue that orders go to."""
 
-    kind: str = Field("paper", pattern=r"^(paper|[^:\s]+:[A-Za-z_]\w*)$")
-    """`paper`: fills against the market it sees, in this process; or an adapter of your own, `package.module:Class`.
-    Default: paper."""
+    kind: str = Field("paper", pattern=r"^(paper|paper_venue|[^:\s]+:[A-Za-z_]\w*)$")
+    """`paper`: fills against the market it sees, in this process; `paper_venue`: the same as a process of its own
+    (`botplatform venue`); or an adapter of your own, `package.module:Class`. Default: paper."""
     parameters: dict[str, Any] = Field(default_factory=dict)
     """What an adapter of your own needs to know, by name. Default: nothing."""
     secrets: dict[str, SecretStr] = Field(default_factory=dict)

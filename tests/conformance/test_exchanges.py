@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from decimal import Decimal
+from pathlib import Path
 from typing import Any, Final
 
 import pytest
 
-from botplatform.core.events import MarketEvent, OrderStatus, OrderType, PositionSide, Side
+from botplatform.bus.jetstream.connection import Connection, connect_nats
+from botplatform.bus.server import EmbeddedServer
+from botplatform.core.events import Event, MarketEvent, OrderStatus, OrderType, PositionSide, Side, to_wire
+from botplatform.core.seam import SystemClock
 from botplatform.errors import DuplicateOrder, ExchangeError
 from botplatform.exchanges.exchange import Exchange, ExchangeReport, OrderRequest
 from botplatform.exchanges.paper import PaperExchange, PaperVenue
-from botplatform.settings import ExchangeSettings
+from botplatform.exchanges.remote_paper import RemotePaperExchange
+from botplatform.exchanges.venue_service import Book, BookedVenue, VenueService
+from botplatform.settings import ExchangeSettings, NatsSettings
+from botplatform.settings_venue import VenueSettings
+from botplatform.trading.instruments import Instruments
 
 S = OrderStatus
 START = 1_700_000_000_000_000_000
@@ -34,7 +44,8 @@ class Bench:
         return [report.status for report in self.of(client_order_id)]
 
 
-def paper() -> Bench:
+@asynccontextmanager
+async def paper(_: EmbeddedServer, __: Path) -> AsyncIterator[Bench]:
     exchange = PaperExchange(PaperVenue(ExchangeSettings(partial_fill_share=0)))
     now = START
 
@@ -43,19 +54,66 @@ def paper() -> Bench:
         now += 10**9
         exchange.on_market(MarketEvent("BTCUSDT", price, timestamp_ns=now))
 
-    return Bench(exchange, move)
+    yield Bench(exchange, move)
 
 
-ADAPTERS: Final[dict[str, Callable[[], Bench]]] = {"paper": paper}
+async def told(probe: RemotePaperExchange, exchange: RemotePaperExchange, now: int) -> None:
+    """Wait until the venue has seen the market of this time, and the adapter has been told what came of it."""
+    async with asyncio.timeout(10):
+        while True:
+            status = await probe.status()
+            heard = exchange.sequence >= status.sequence or not exchange.connected
+            if status.market_ns["BTCUSDT"] >= now and heard:
+                return
+            await asyncio.sleep(0.001)
+
+
+@asynccontextmanager
+async def paper_venue(server: EmbeddedServer, directory: Path) -> AsyncIterator[Bench]:
+    """The paper venue behind NATS: its service with a book, and its client."""
+
+    async def dial() -> Connection:
+        return await connect_nats(NatsSettings(url=server.url))
+
+    exchange = RemotePaperExchange(account_id="paper", dial=dial)
+    probe = RemotePaperExchange(account_id="paper", dial=dial)
+    settings = ExchangeSettings(partial_fill_share=0)
+    with Book(directory / "venue.sqlite", name="paper", account_id="paper") as book:
+        venue = BookedVenue(book, settings, Instruments(), ("BTCUSDT", "ETHUSDT"))
+        service = VenueService(venue, VenueSettings(), dial, SystemClock())
+        serving = asyncio.create_task(service.run())
+        await service.ready.wait()
+        await probe.connect(lambda _: None)
+        async with await dial() as market:
+            now = START
+
+            async def move(price: float) -> None:
+                nonlocal now
+                now += 10**9
+                event = Event("market.snapshot", MarketEvent("BTCUSDT", price, timestamp_ns=now), "test", now / 1e9)
+                await market.client.publish("market.snapshot", to_wire(event))
+                await told(probe, exchange, now)
+
+            yield Bench(exchange, move)
+        await exchange.close()
+        await probe.close()
+        service.stop()
+        await serving
+
+
+ADAPTERS: Final[dict[str, Callable[[EmbeddedServer, Path], AbstractAsyncContextManager[Bench]]]] = {
+    "paper": paper,
+    "paper_venue": paper_venue,
+}
 
 
 @pytest.fixture(params=sorted(ADAPTERS))
-async def bench(request: pytest.FixtureRequest) -> AsyncIterator[Bench]:
-    made = ADAPTERS[request.param]()
-    await made.exchange.connect(made.reports.append)
-    await made.move(100.0)
-    yield made
-    await made.exchange.close()
+async def bench(request: pytest.FixtureRequest, nats_server: EmbeddedServer, tmp_path: Path) -> AsyncIterator[Bench]:
+    async with ADAPTERS[request.param](nats_server, tmp_path) as made:
+        await made.exchange.connect(made.reports.append)
+        await made.move(100.0)
+        yield made
+        await made.exchange.close()
 
 
 def buy(name: str = "order-1", price: int | None = None, **fields: Any) -> OrderRequest:

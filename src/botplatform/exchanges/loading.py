@@ -10,9 +10,12 @@ from botplatform.exchanges.exchange import Exchange
 from botplatform.settings import ExchangeSettings
 from botplatform.trading.instruments import Instruments
 
-__all__ = ["PAPER", "make_exchange", "venue_of"]
+__all__ = ["PAPER", "PAPER_VENUE", "make_exchange", "venue_of"]
 
 PAPER: Final = "paper"
+"""The paper venue within the process."""
+PAPER_VENUE: Final = "paper_venue"
+"""The paper venue as a process of its own (`botplatform venue`); its name in events is that of the other one."""
 
 
 def venue_of(settings: ExchangeSettings) -> str:
@@ -20,7 +23,7 @@ def venue_of(settings: ExchangeSettings) -> str:
 
     Raises `SettingsError` when the class cannot be imported, or has no such name.
     """
-    if settings.kind == PAPER:
+    if settings.kind in (PAPER, PAPER_VENUE):
         return PAPER
     venue = getattr(_load(settings.kind), "venue", None)
     if not isinstance(venue, str) or not venue.isidentifier():

@@ -78,7 +78,7 @@ class RemotePaperExchange:
         name: str = "paper",
         timeout_s: float = 5.0,
         poll_s: float = 1.0,
-        wants: Callable[[str], bool] = _every_symbol,
+        wants: Callable[[str], bool] | None = None,
     ) -> None:
         self.account_id = account_id
         self.sequence = 0
@@ -90,7 +90,7 @@ class RemotePaperExchange:
         self._dial = dial
         self._timeout_s = timeout_s
         self._poll_s = poll_s
-        self._wants = wants
+        self._wants = wants or _every_symbol
         self._numbers = count(1)
         self._link: NatsLink | None = None
         self._on_report: ReportHandler | None = None
@@ -99,6 +99,11 @@ class RemotePaperExchange:
         self._wake = asyncio.Event()
         self._lost: asyncio.Future[None] | None = None
         self._book_id = ""
+
+    @property
+    def connected(self) -> bool:
+        """Whether reports are passed on: from `connect` to `close`, lost connections included."""
+        return self._on_report is not None
 
     async def connect(self, on_report: ReportHandler) -> None:
         """Connect; every report from now on goes to `on_report`. Raises `ExchangeError` when the venue is not there."""
