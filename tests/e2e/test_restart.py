@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from botplatform.bootstrap import PROCESSING, build_engine, groups
+from botplatform.bootstrap import PARTITIONED, PROCESSING, build_engine, groups
 from botplatform.bus.jetstream.bus import JetStreamEventBus
 from botplatform.bus.server import EmbeddedServer
 from botplatform.core.events import Event, OrderEvent
@@ -28,7 +28,7 @@ PATIENCE_S = 60.0
 async def bus(tmp_path: Path) -> AsyncIterator[JetStreamEventBus]:
     async with EmbeddedServer() as server:
         settings = settings_at(server.url, tmp_path)
-        async with await JetStreamEventBus.connect(settings.nats, settings.bus, groups=groups(settings)) as connected:
+        async with await JetStreamEventBus.connect(settings.nats, settings.bus, groups=groups(settings), partitioned=PARTITIONED) as connected:
             yield connected
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from botplatform.bootstrap import PROCESSING, build_backtest, build_engine, groups, open_platform
+from botplatform.bootstrap import PARTITIONED, PROCESSING, build_backtest, build_engine, groups, open_platform
 from botplatform.bus.jetstream.bus import JetStreamEventBus
 from botplatform.bus.server import EmbeddedServer
 from botplatform.core.events import Event, to_wire
@@ -71,7 +71,7 @@ def backtest_log(settings: Settings, recording: Path) -> list[Event]:
 async def jetstream_log(settings: Settings, server: EmbeddedServer) -> list[Event]:
     nats = settings.nats.model_copy(update={"url": server.url})
     ready = settings.model_copy(update={"nats": nats})
-    async with await JetStreamEventBus.connect(ready.nats, ready.bus, groups=groups(ready)) as bus:
+    async with await JetStreamEventBus.connect(ready.nats, ready.bus, groups=groups(ready), partitioned=PARTITIONED) as bus:
         async with open_platform(ready) as platform:
             await asyncio.wait_for(platform.process.run(), 120)
         return [delivery.event async for delivery in bus.replay(["*"])]

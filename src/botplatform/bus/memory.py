@@ -16,6 +16,7 @@ from botplatform.core.event_bus import (
     Delivery,
     DeliveryHandler,
     Feature,
+    Right,
     check_pattern,
     matches,
 )
@@ -119,7 +120,14 @@ class InMemoryLog:
         """Stop awaiting the handler for the pattern; unknown ones are ignored."""
         self._live.unsubscribe(event_type, handler)
 
-    async def attach(self, group: str, handler: DeliveryHandler, *, after: int | None = None) -> None:
+    async def attach(
+        self,
+        group: str,
+        handler: DeliveryHandler,
+        *,
+        after: int | None = None,
+        right: Right | None = None,  # noqa: ARG002  # within one process everything is its own
+    ) -> None:
         """Deliver to a group, in order, one at a time; what is kept behind `after` comes first."""
         if group not in self._patterns or group in self._groups:
             raise BusError(f"the group {group} is unknown, or attached already: known are {', '.join(self._patterns)}")
@@ -144,11 +152,11 @@ class InMemoryLog:
             if group.waiting.qsize() == self._max_waiting - 1:
                 await self._made_room()
 
-    async def detach(self, group: str) -> None:
-        """Finish what waits for the group, then stop."""
+    async def detach(self, group: str, *, abandon: bool = False) -> None:
+        """Finish what waits for the group, then stop; `abandon` stops at once."""
         found = self._groups.get(group)
         if found is not None and found.task is not None:
-            if not found.task.done():
+            if not found.task.done() and not abandon:
                 await found.waiting.join()
             found.task.cancel()
             await asyncio.gather(found.task, return_exceptions=True)

@@ -16,7 +16,6 @@ from botplatform.cli.invocation import invocation_of
 from botplatform.cli.run import embedded, run_loop, run_until_signal
 from botplatform.cli.view import LiveView, ViewContext
 from botplatform.core.seam import SystemClock
-from botplatform.engines.monitoring.model import LiveModel
 from botplatform.report.model import build_report
 from botplatform.report.render import print_report
 from botplatform.settings import Settings
@@ -48,8 +47,8 @@ async def _demo(settings: Settings, duration: float, plot: Path | None) -> None:
         storage = settings.storage.model_copy(update={"path": Path(folder) / "store.sqlite"})
         given = settings.model_copy(update={"storage": storage})
         async with embedded(given, Path(folder) / "nats") as ready, open_platform(ready) as platform:
-            model = _model(platform)
-            wall_s = await _watch(platform, model, ready, duration)
+            wall_s = await _watch(platform, ready, duration)
+            model = platform.model()
     report = build_report(model, title="Demo", prices_and_fees=prices_and_fees(settings), wall_s=wall_s)
     print_report(report, Console())
     if plot is not None:
@@ -58,18 +57,13 @@ async def _demo(settings: Settings, duration: float, plot: Path | None) -> None:
         plot_run(model, plot, title="Demo")
 
 
-def _model(platform: Platform) -> LiveModel:
-    assert platform.monitoring is not None
-    return platform.monitoring.model
-
-
-async def _watch(platform: Platform, model: LiveModel, settings: Settings, duration: float) -> float:
+async def _watch(platform: Platform, settings: Settings, duration: float) -> float:
     """Run with the live view until the time is over or somebody stops it; return how many seconds that took."""
     clock = SystemClock()
     began_ns = clock.monotonic_ns()
     command = f"nats sub -s {settings.nats.url} 'order.*' --translate 'botplatform events decode'"
     context = ViewContext("demo", f"JetStream at {settings.nats.url}", command, duration)
-    with LiveView(lambda: model, context, clock) as view:
+    with LiveView(platform.model, context, clock) as view:
         drawing = asyncio.create_task(view.run())
         timer = asyncio.get_running_loop().call_later(duration, platform.process.stop)
         try:

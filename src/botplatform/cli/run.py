@@ -13,7 +13,7 @@ from typing import Annotated, Any
 
 import typer
 
-from botplatform.bootstrap import ENGINES, groups, open_platform
+from botplatform.bootstrap import ENGINES, PARTITIONED, groups, open_platform
 from botplatform.bus.jetstream.bus import JetStreamEventBus
 from botplatform.bus.jetstream.connection import connect_nats
 from botplatform.bus.jetstream.setup import setup as set_up
@@ -118,7 +118,7 @@ async def embedded(settings: Settings, directory: Path | None = None) -> AsyncIt
         nats = settings.nats.model_copy(update={"url": server.url})
         bus = settings.bus.model_copy(update={"backend": "jetstream"})
         ready = settings.model_copy(update={"nats": nats, "bus": bus})
-        async with await JetStreamEventBus.connect(ready.nats, ready.bus, groups=groups(ready)):
+        async with await JetStreamEventBus.connect(ready.nats, ready.bus, groups=groups(ready), partitioned=PARTITIONED):
             pass
         yield ready
 
@@ -131,7 +131,7 @@ async def _as_is(settings: Settings) -> AsyncIterator[Settings]:
 async def _setup(settings: Settings) -> None:
     connection = await connect_nats(settings.nats, name="botplatform-setup")
     try:
-        report = await set_up(connection, settings.bus, groups(settings))
+        report = await set_up(connection, settings.bus, groups(settings), PARTITIONED)
     finally:
         await connection.close()
     for verb, names in (("created", report.created), ("updated", report.updated), ("unchanged", report.unchanged)):

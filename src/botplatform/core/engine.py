@@ -69,6 +69,8 @@ class Emit(NamedTuple):
     """What caused it; None: the event in hand."""
     effect: Effect | None = None
     """Performed once this event is in the log: intent before effect."""
+    key: str = ""
+    """What it has to stay in order with; default: the payload's symbol, or the key of the event in hand."""
 
 
 Output: TypeAlias = Emit | Effect
@@ -171,6 +173,7 @@ class EngineHost:
                 event.correlation_id if cause is None else cause.correlation_id,
                 event.id if cause is None else cause.id,
                 output_id(event.id, self.name, index),
+                output.key or getattr(output.payload, "symbol", "") or event.key,
             )
             events.append(made)
             if output.effect is not None:

@@ -29,6 +29,7 @@ __all__ = [
     "Feature",
     "Handler",
     "InMemoryEventBus",
+    "Right",
     "check_pattern",
     "handler_failed",
     "matches",
@@ -105,27 +106,50 @@ class Delivery(NamedTuple):
 DeliveryHandler = Callable[[Delivery], Awaitable[object]]
 
 
+class Right(Protocol):
+    """The right to handle a group's events, which somebody else looks after."""
+
+    @property
+    def valid(self) -> bool:
+        """Tell whether the group is ours for certain, now."""
+
+    @property
+    def left_s(self) -> float:
+        """Seconds for which the group is ours for certain; 0 or less when it is not."""
+
+    async def wait_valid(self) -> None:
+        """Wait until the group is ours for certain."""
+
+
 @runtime_checkable
 class DurableEventBus(AsyncEventBus, Protocol):
     """A bus with a log behind it: what engines run on outside of tests and backtests."""
 
     features: Feature
 
-    async def attach(self, group: str, handler: DeliveryHandler, *, after: int | None = None) -> None:
+    async def attach(
+        self, group: str, handler: DeliveryHandler, *, after: int | None = None, right: Right | None = None
+    ) -> None:
         """Deliver to the group's durable consumer, in order, one at a time; acknowledge when the handler returns.
 
-        `after` continues right behind that sequence of the log; None continues where the group stopped.
-        A handler that raises stops the delivery: the event is not acknowledged, and `wait_failed` raises.
+        `after` continues right behind that sequence of the log; None continues where the group stopped. With a
+        `right`, nothing is delivered while that is not valid. A handler that raises stops the delivery: the event
+        is not acknowledged, and `wait_failed` raises.
         """
 
-    async def detach(self, group: str) -> None:
-        """Finish the delivery in hand, acknowledge it and stop."""
+    async def detach(self, group: str, *, abandon: bool = False) -> None:
+        """Finish the delivery in hand, acknowledge it and stop; `abandon` stops at once and acknowledges nothing."""
 
     async def publish_all(self, events: Iterable[Event]) -> None:
         """Publish in order, pipelined; returns when the log has acknowledged every one."""
 
-    def replay(self, patterns: Iterable[str], *, after: int = 0, until: int | None = None) -> AsyncIterator[Delivery]:
-        """Read the log from behind `after` up to `until` (None: its present end); no group is touched."""
+    def replay(
+        self, patterns: Iterable[str], *, after: int = 0, until: int | None = None, partition: int | None = None
+    ) -> AsyncIterator[Delivery]:
+        """Read the log from behind `after` up to `until` (None: its present end); no group is touched.
+
+        `partition` keeps to one partition; None means all.
+        """
 
     async def last_sequence(self) -> int:
         """Return the sequence of the newest event in the log; 0 when it is empty."""

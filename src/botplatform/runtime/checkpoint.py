@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import zlib
-from typing import Protocol
+from contextlib import suppress
+from typing import Final, Protocol
 
 import msgspec
 
 from botplatform.bus.jetstream.kv import Bucket
-from botplatform.errors import StateError, StreamError
+from botplatform.errors import Fenced, StateError, StreamError
 
 __all__ = ["BucketCheckpoints", "Checkpoint", "Checkpoints", "MemoryCheckpoints", "decode", "encode"]
+
+CLAIMS: Final = 10
 
 
 class Checkpoint(msgspec.Struct, frozen=True):
@@ -25,11 +28,11 @@ class Checkpoint(msgspec.Struct, frozen=True):
 class Checkpoints(Protocol):
     """Where checkpoints are kept."""
 
-    async def load(self, engine: str) -> Checkpoint | None:
-        """Return the newest checkpoint of an engine, or None when it never made one."""
+    async def claim(self, slot: str) -> Checkpoint | None:
+        """Return the newest checkpoint, or None when there is none; from now on only the caller can replace it."""
 
-    async def save(self, engine: str, checkpoint: Checkpoint) -> None:
-        """Replace the checkpoint; raise `StateError` when somebody else did so meanwhile."""
+    async def save(self, slot: str, checkpoint: Checkpoint) -> None:
+        """Replace the checkpoint; raise `Fenced` when somebody else has claimed or replaced it meanwhile."""
 
 
 class MemoryCheckpoints:
@@ -38,13 +41,13 @@ class MemoryCheckpoints:
     def __init__(self) -> None:
         self.saved: dict[str, Checkpoint] = {}
 
-    async def load(self, engine: str) -> Checkpoint | None:
+    async def claim(self, slot: str) -> Checkpoint | None:
         """Return the newest checkpoint."""
-        return self.saved.get(engine)
+        return self.saved.get(slot)
 
-    async def save(self, engine: str, checkpoint: Checkpoint) -> None:
+    async def save(self, slot: str, checkpoint: Checkpoint) -> None:
         """Replace the checkpoint."""
-        self.saved[engine] = checkpoint
+        self.saved[slot] = checkpoint
 
 
 class BucketCheckpoints:
@@ -54,19 +57,24 @@ class BucketCheckpoints:
         self._bucket = bucket
         self._revisions: dict[str, int] = {}
 
-    async def load(self, engine: str) -> Checkpoint | None:
-        """Return the newest checkpoint, or None when there is none."""
-        entry = await self._bucket.get(engine)
-        self._revisions[engine] = 0 if entry is None else entry.revision
-        return None if entry is None else decode(entry.value, engine)
+    async def claim(self, slot: str) -> Checkpoint | None:
+        """Return the newest checkpoint, stored again under a new revision; None when there is none."""
+        for _ in range(CLAIMS):
+            entry = await self._bucket.get(slot)
+            value = b"" if entry is None else entry.value
+            with suppress(StreamError):  # an earlier owner has just replaced it: read what it has written
+                expected = 0 if entry is None else entry.revision
+                self._revisions[slot] = await self._bucket.put(slot, value, expected=expected)
+                return decode(value, slot) if value else None
+        raise Fenced(f"the checkpoint of {slot} changes all the time: somebody else owns it")
 
-    async def save(self, engine: str, checkpoint: Checkpoint) -> None:
-        """Replace the checkpoint that was loaded or saved last; raise `StateError` when somebody else did so."""
+    async def save(self, slot: str, checkpoint: Checkpoint) -> None:
+        """Replace the checkpoint that was claimed or saved last; raise `Fenced` when somebody else did so."""
+        expected = self._revisions.get(slot)
         try:
-            revision = await self._bucket.put(engine, encode(checkpoint), expected=self._revisions.get(engine))
+            self._revisions[slot] = await self._bucket.put(slot, encode(checkpoint), expected=expected)
         except StreamError as e:
-            raise StateError(f"the checkpoint of {engine} at {checkpoint.sequence} was refused: {e}") from e
-        self._revisions[engine] = revision
+            raise Fenced(f"the checkpoint of {slot} at {checkpoint.sequence} was refused: {e}") from e
 
 
 def encode(checkpoint: Checkpoint) -> bytes:

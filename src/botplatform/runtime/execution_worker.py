@@ -51,6 +51,7 @@ class ExecutionWorker(EngineWorker):
         self._trading = halted_if_unreadable(trading)
         self._venue_follows_bus = venue_follows_bus
         self._reported: set[str] = set()
+        self._denied: set[str] = set()
 
     def sources(self) -> set[str]:
         """Name the sources: the engine, the gateway and the venue's adapter."""
@@ -67,10 +68,13 @@ class ExecutionWorker(EngineWorker):
         super()._note_own_output(event)
         if event.source == self.gateway.source and isinstance(event.payload, OrderEvent):
             self._reported.add(event.payload.order_id)
+        if event.source == GATEWAY and isinstance(event.payload, OrderEvent):
+            self._denied.add(event.payload.order_id)
 
     def _caught_up(self) -> None:
         super()._caught_up()
         self._reported.clear()
+        self._denied.clear()
 
     async def show_market(self, snapshot: MarketEvent) -> bool:
         """Let the venue see the market, and publish what it reports; tell whether that was anything."""
@@ -88,8 +92,13 @@ class ExecutionWorker(EngineWorker):
             await self._perform(pending)
 
     async def _perform(self, pending: PendingEffect) -> None:
-        """Carry out one effect. While catching up, what the venue had before it gets again, ungated."""
+        """Carry out one effect. While catching up, what the venue had before it gets again, ungated.
+
+        What was denied at the gate stays denied, whatever the gate would say now.
+        """
         effect = pending.effect
+        if type(effect) is SubmitOrder and effect.order.order_id in self._denied:
+            return
         had_it = type(effect) is SubmitOrder and effect.order.order_id in self._reported
         trading = None if had_it else await self._trading()
         await self._publish(self.gateway.perform(pending, trading))

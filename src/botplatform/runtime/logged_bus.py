@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from typing import Protocol
 
-from botplatform.core.event_bus import AsyncHandler, Delivery, DeliveryHandler, DurableEventBus
+from botplatform.core.event_bus import AsyncHandler, Delivery, DeliveryHandler, DurableEventBus, Right
 from botplatform.core.events import Event
 
 __all__ = ["LoggedBus", "Works"]
@@ -51,13 +51,15 @@ class LoggedBus:
         """Pass on."""
         self._bus.unsubscribe(event_type, handler)
 
-    async def attach(self, group: str, handler: DeliveryHandler, *, after: int | None = None) -> None:
+    async def attach(
+        self, group: str, handler: DeliveryHandler, *, after: int | None = None, right: Right | None = None
+    ) -> None:
         """Pass on."""
-        await self._bus.attach(group, handler, after=after)
+        await self._bus.attach(group, handler, after=after, right=right)
 
-    async def detach(self, group: str) -> None:
+    async def detach(self, group: str, *, abandon: bool = False) -> None:
         """Pass on."""
-        await self._bus.detach(group)
+        await self._bus.detach(group, abandon=abandon)
 
     def replay(
         self, patterns: Iterable[str], *, after: int = 0, until: int | None = None, partition: int | None = None

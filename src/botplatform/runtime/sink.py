@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 
-from botplatform.core.event_bus import Delivery, DurableEventBus
+from botplatform.core.event_bus import Delivery, DurableEventBus, Right
 from botplatform.core.events import Event
 from botplatform.core.seam import Clock
 
@@ -26,23 +26,32 @@ class SinkWorker:
         *,
         after: Callable[[], int] | None = None,
         close: Callable[[], Awaitable[object]] | None = None,
+        right: Right | None = None,
     ) -> None:
         self.name = name
         self._bus = bus
         self._take = take
         self._after = after
         self._close = close
+        self._right = right
         self.started_ns = clock.now_ns()
         self.events_in = 0
         self.events_out = 0
 
     async def start(self) -> None:
         """Begin to hand events to the sink."""
-        await self._bus.attach(self.name, self._on_delivery, after=None if self._after is None else self._after())
+        after = None if self._after is None else self._after()
+        await self._bus.attach(self.name, self._on_delivery, after=after, right=self._right)
 
     async def stop(self) -> None:
         """Finish the event in hand, then close the sink."""
         await self._bus.detach(self.name)
+        if self._close is not None:
+            await self._close()
+
+    async def abandon(self) -> None:
+        """Stop at once; what the sink has taken it may still finish."""
+        await self._bus.detach(self.name, abandon=True)
         if self._close is not None:
             await self._close()
 

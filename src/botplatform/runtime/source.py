@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Final
 
-from botplatform.core.event_bus import DurableEventBus
+from botplatform.core.event_bus import DurableEventBus, Right
 from botplatform.core.events import Event, MarketEvent
 
 __all__ = ["SourceRunner"]
@@ -27,6 +27,7 @@ class SourceRunner:
         bus: DurableEventBus,
         *,
         show_first: Callable[[MarketEvent], Awaitable[bool]] | None = None,
+        right: Right | None = None,
         batch: int = 1,
     ) -> None:
         self._snapshots = snapshots
@@ -34,6 +35,8 @@ class SourceRunner:
         self._bus = bus
         self._show_first = show_first
         self._batch = batch
+        self._right = right
+        self._abandoned = False
         self.published = 0
 
     async def run(self) -> None:
@@ -50,7 +53,13 @@ class SourceRunner:
         finally:
             await self._flush(waiting)
 
+    def abandon(self) -> None:
+        """Publish nothing any more, not even what was taken: somebody else publishes these symbols."""
+        self._abandoned = True
+
     async def _flush(self, events: list[Event]) -> None:
-        if events:
+        if events and not self._abandoned:
+            if self._right is not None and not self._right.valid:
+                await self._right.wait_valid()
             await self._bus.publish_all(events)
             self.published += len(events)

@@ -6,15 +6,20 @@ import logging
 from collections.abc import Callable
 from typing import Final
 
+from msgspec.structs import replace
+
+from botplatform.bus.jetstream.setup import partition_consumer
 from botplatform.core.engine import Engine, EngineHost, Step
-from botplatform.core.event_bus import Delivery, DurableEventBus
+from botplatform.core.event_bus import Delivery, DurableEventBus, Right
 from botplatform.core.events import Event, Severity, SystemEvent
 from botplatform.core.seam import Clock, derive_id
+from botplatform.errors import Fenced, StateError
 from botplatform.runtime.checkpoint import Checkpoint, Checkpoints
 
 __all__ = ["EngineWorker"]
 
 MESSAGE_LIMIT: Final = 500
+FENCED_WAIT_S: Final = 10.0
 logger = logging.getLogger(__name__)
 
 
@@ -42,17 +47,31 @@ class EngineWorker:
         self._every = checkpoint_every
         self.host = EngineHost(build())
         self.name = self.host.name
+        self.partition: int | None = None
+        """The partition that it handles; None: all of the log."""
+        self.slot = self.name
+        """Name of its consumer and its checkpoint."""
+        self._right: Right | None = None
         self.started_ns = clock.now_ns()
         self.events_in = 0
         self.events_out = 0
         self.sequence = 0
         self._saved = Checkpoint(0, b"")
-        self._in_log: set[str] = set()
+        self._in_log: dict[str, Event] = {}
         self._caught_up_at = 0
 
+    def place(self, partition: int | None, right: Right | None) -> None:
+        """Say, before the start, which partition it handles and by what right."""
+        self.partition = partition
+        self.slot = self.name if partition is None else partition_consumer(self.name, partition)
+        self._right = right
+
     async def start(self) -> None:
-        """Restore the state, find out what is already published, and begin to handle events."""
-        saved = await self._checkpoints.load(self.name)
+        """Restore the state, find out what is already published, and begin to handle events.
+
+        The checkpoint is stored again first: from then on an earlier owner that wakes up cannot replace it.
+        """
+        saved = await self._checkpoints.claim(self.slot)
         if saved is not None:
             self._saved = saved
             self.host.engine.restore(saved.state)
@@ -60,12 +79,16 @@ class EngineWorker:
         self.sequence = self._saved.sequence
         self._caught_up_at = await self._bus.last_sequence()
         await self._read_own_outputs()
-        await self._bus.attach(self.name, self._on_delivery, after=self.sequence)
+        await self._bus.attach(self.slot, self._on_delivery, after=self.sequence, right=self._right)
 
     async def stop(self) -> None:
         """Finish the event in hand, then save the state."""
-        await self._bus.detach(self.name)
+        await self._bus.detach(self.slot)
         await self._checkpoint()
+
+    async def abandon(self) -> None:
+        """Stop at once and save nothing: somebody else has the partition."""
+        await self._bus.detach(self.slot, abandon=True)
 
     def sources(self) -> set[str]:
         """Name the sources that this worker publishes under."""
@@ -75,12 +98,14 @@ class EngineWorker:
         """Collect the ids of what the log already holds of ours, so that it is not published twice."""
         sources = self.sources()
         patterns = {*self.host.engine.publishes, *self._extra_publishes()}
-        async for delivery in self._bus.replay(sorted(patterns), after=self.sequence, until=self._caught_up_at):
+        async for delivery in self._bus.replay(
+            sorted(patterns), after=self.sequence, until=self._caught_up_at, partition=self.partition
+        ):
             if delivery.event.source in sources:
                 self._note_own_output(delivery.event)
 
     def _note_own_output(self, event: Event) -> None:
-        self._in_log.add(event.id)
+        self._in_log[event.id] = event
 
     def _extra_publishes(self) -> tuple[str, ...]:
         return ("system.error",)
@@ -108,10 +133,23 @@ class EngineWorker:
             await self._publish(step.events)
 
     async def _publish(self, events: list[Event]) -> None:
-        new = [event for event in events if event.id not in self._in_log] if self._in_log else events
+        new = [event for event in events if not self._is_in_log(event)] if self._in_log else events
         if new:
+            if self._right is not None and not self._right.valid:
+                await self._right.wait_valid()
             await self._bus.publish_all(new)
             self.events_out += len(new)
+
+    def _is_in_log(self, event: Event) -> bool:
+        """Tell whether an output was published before a restart; raise `StateError` when it was a different one."""
+        found = self._in_log.get(event.id)
+        pure = event.source == self.name
+        if found is not None and pure and replace(found, created_ns=event.created_ns) != event:
+            raise StateError(
+                f"{self.slot} computes another {event.type} {event.id} than the log holds: the engine has changed since, "
+                "or its settings have; run the version that wrote the log, or start a new one"
+            )
+        return found is not None
 
     def _caught_up(self) -> None:
         """Forget what was only needed for catching up."""
@@ -125,7 +163,9 @@ class EngineWorker:
             engine.restore(self._saved.state)
         host = EngineHost(engine)
         listens = engine.listens
-        async for delivery in self._bus.replay(listens, after=self._saved.sequence, until=sequence - 1):
+        async for delivery in self._bus.replay(
+            listens, after=self._saved.sequence, until=sequence - 1, partition=self.partition
+        ):
             host.process(delivery.event, delivery.event.created_ns)
         self.host = host
         message = f"the engine {self.name} raised {type(error).__name__} on {event.type} {event.id}: {error}"
@@ -153,7 +193,13 @@ class EngineWorker:
     async def _checkpoint(self) -> None:
         if self.sequence > self._saved.sequence:
             checkpoint = Checkpoint(self.sequence, self.host.engine.snapshot(), self._venue_state())
-            await self._checkpoints.save(self.name, checkpoint)
+            try:
+                await self._checkpoints.save(self.slot, checkpoint)
+            except Fenced:
+                if self._right is None:
+                    raise
+                await self._clock.sleep(FENCED_WAIT_S)  # whoever was faster shows itself by then, and this ends
+                raise
             self._saved = checkpoint
 
     def _venue_state(self) -> bytes:

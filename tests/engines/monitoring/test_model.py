@@ -140,7 +140,7 @@ def test_problems_alerts_strategies_and_the_trading_state_are_shown() -> None:
     assert live.problems[-1].text == f"gap {2 * MAX_PROBLEMS - 1}"
     assert live.alerts[0].text == "large position"
     assert (live.trading.state, live.trading.reason) == (TradingState.REDUCING, "news")
-    assert live.strategies["hedge"].stopped_reason == "it raised"
+    assert [each.stopped_reason for each in live.strategies["hedge"].values()] == ["it raised"]
 
 
 def test_heartbeats_say_how_an_engine_is() -> None:

@@ -1,27 +1,33 @@
-"""Reading the log from any place, without touching a group."""
+"""Reading the log from any place, without touching a group and without creating anything at the server."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import json
+from collections import deque
 from collections.abc import AsyncIterator
-from typing import Any, Final
+from typing import Final
 
 import nats.errors
 from nats.aio.msg import Msg
+from nats.aio.subscription import Subscription
 
 from botplatform.bus.jetstream.connection import Connection
-from botplatform.bus.jetstream.stored import Arrived, Counters, decode_stored, parse_ack
+from botplatform.bus.jetstream.stored import Counters, decode_stored
 from botplatform.core.event_bus import Delivery
-from botplatform.errors import BusError
+from botplatform.errors import BusError, StreamError
 
 __all__ = ["replay"]
 
 BATCH: Final = 500
+"""Events that are held at once, over all subjects."""
+SMALLEST_BATCH: Final = 32
 BATCH_BYTES: Final = 8 * 1024**2
-IDLE_NS: Final = 60 * 10**9
-"""How long the server keeps a reader that no longer asks, in nanoseconds."""
+END: Final = "204"
+NOT_FOUND: Final = "404"
+NOBODY: Final = "503"
+RETRY_S: Final = 0.05
 
 
 async def replay(
@@ -31,97 +37,120 @@ async def replay(
 
     Holds up to 500 events or 8 MiB at once. Raises `BusError` when the log does not answer.
     """
-    while after < until and subjects:
-        reader = _Reader(connection, stream)
-        try:
-            await reader.open(subjects, after)
-            while after < until and (batch := await reader.next_batch()):
-                for message, arrived in batch:
-                    if arrived.sequence > until:
-                        return
-                    after = arrived.sequence
-                    event = decode_stored(message, counters)
-                    if event is not None:
-                        yield Delivery(event, arrived.sequence)
-            if not reader.broken:
+    share = len(subjects)
+    readers = [_Reader(connection, stream, one, after=after, until=until, shared_by=share) for one in subjects]
+    try:
+        while True:
+            for reader in readers:
+                await reader.fill()
+            waiting = [reader for reader in readers if reader.waiting]
+            if not waiting:
                 return
-        finally:
+            first = min(waiting, key=_first)
+            limit = min((_first(other) for other in waiting if other is not first), default=until + 1)
+            while first.waiting and _first(first) < limit:
+                sequence, message = first.waiting.popleft()
+                event = decode_stored(message, counters)
+                if event is not None:
+                    yield Delivery(event, sequence)
+    finally:
+        for reader in readers:
             await reader.close()
-        await connection.connected.wait()
+
+
+def _first(reader: _Reader) -> int:
+    return reader.waiting[0][0]
 
 
 class _Reader:
-    """A short-lived consumer in the server's memory."""
+    """What is stored on one subject, in batches that any copy of the log may answer."""
 
-    def __init__(self, connection: Connection, stream: str) -> None:
+    def __init__(
+        self, connection: Connection, stream: str, subject: str, *, after: int, until: int, shared_by: int
+    ) -> None:
+        self.waiting: deque[tuple[int, Msg]] = deque()
         self._connection = connection
         self._stream = stream
-        self._name = ""
-        self._inbox = connection.client.new_inbox()
-        self._batch: list[tuple[Msg, Arrived]] = []
-        self._complete = asyncio.Event()
-        self._next = 1
-        self._more = False
-        self.broken = False
-        """It ended before the log did, and has to be opened again."""
+        self._subject = subject
+        self._at = after
+        self._until = until
+        self._batch = max(SMALLEST_BATCH, BATCH // shared_by)
+        self._bytes = BATCH_BYTES // shared_by
+        self._ended = after >= until
+        self._inbox = ""
+        self._subscription: Subscription | None = None
+        self._answered = asyncio.Event()
+        self._status = ""
 
-    async def open(self, subjects: tuple[str, ...], after: int) -> None:
-        self._subscription = await self._connection.client.subscribe(self._inbox, cb=self._arrived)
-        config: dict[str, Any] = {
-            "filter_subjects": list(subjects),
-            "deliver_policy": "by_start_sequence",
-            "opt_start_seq": after + 1,
-            "ack_policy": "none",
-            "mem_storage": True,
-            "num_replicas": 1,
-            "inactive_threshold": IDLE_NS,
-        }
-        body = {"stream_name": self._stream, "config": config}
-        made = await self._connection.api(f"CONSUMER.CREATE.{self._stream}", body)
-        self._name = made["name"]
-        self._more = made["num_pending"] > 0
-        self._connection.on_lost.append(self._lost)
+    async def fill(self) -> None:
+        """Get the next events when none wait, if there are any."""
+        while not self.waiting and not self._ended:
+            await self._connection.connected.wait()
+            try:
+                await self._ask()
+            except nats.errors.Error as e:
+                raise BusError(f"the log {self._stream} cannot be read: {e or type(e).__name__}") from e
+            if self._status == NOBODY:
+                raise StreamError(
+                    f"there is no log {self._stream} at {self._connection.where}: run `botplatform setup`"
+                )
+            if self._status not in ("", END, NOT_FOUND):
+                raise BusError(f"the log {self._stream} refused to be read ({self._status}): run `botplatform setup`")
+            if self._status and not self.waiting and not self._ended:
+                await self._confirm_end()
 
-    async def close(self) -> None:
-        with contextlib.suppress(ValueError):
-            self._connection.on_lost.remove(self._lost)
-        if self._connection.client.is_closed:
-            return
-        with contextlib.suppress(nats.errors.Error, BusError):
-            await self._subscription.unsubscribe()
-            if self._name and not self.broken:
-                await self._connection.api(f"CONSUMER.DELETE.{self._stream}.{self._name}")
-
-    async def next_batch(self) -> list[tuple[Msg, Arrived]]:
-        """Return the next events; none when the log has ended, or `broken` is set."""
-        if self.broken or not self._more:
-            return []
-        self._complete.clear()
-        self._batch = []
-        ask = {"batch": BATCH, "max_bytes": BATCH_BYTES, "no_wait": True}
-        subject = f"$JS.API.CONSUMER.MSG.NEXT.{self._stream}.{self._name}"
-        await self._connection.client.publish(subject, json.dumps(ask).encode(), reply=self._inbox)
+    async def _ask(self) -> None:
+        client = self._connection.client
+        if self._subscription is None:
+            self._inbox = client.new_inbox()
+            self._subscription = await client.subscribe(self._inbox, cb=self._arrived)
+            self._connection.on_lost.append(self._answered.set)
+        ask = {"seq": self._at + 1, "batch": self._batch, "max_bytes": self._bytes, "next_by_subj": self._subject}
+        before = self._at
+        self._status = ""
+        self._answered.clear()
+        await client.publish(f"$JS.API.DIRECT.GET.{self._stream}", json.dumps(ask).encode(), reply=self._inbox)
         try:
-            await asyncio.wait_for(self._complete.wait(), self._connection.timeout_s)
+            await asyncio.wait_for(self._answered.wait(), self._connection.timeout_s)
         except TimeoutError as e:
-            if not self._batch:
+            if self._at == before:
                 raise BusError(f"the log {self._stream} did not answer while it was read: try again") from e
-            self.broken = True
-        return self._batch
-
-    def _lost(self) -> None:
-        self.broken = True
-        self._complete.set()
+            await self.close()  # the rest of the answer, should it come, is not for the next question
 
     async def _arrived(self, message: Msg) -> None:
-        arrived = parse_ack(message.reply)
-        if arrived is None:
-            self._complete.set()
-        elif arrived.consumer_sequence != self._next:
-            self._lost()
-        elif not self.broken:
-            self._next += 1
-            self._batch.append((message, arrived))
-            self._more = arrived.pending > 0
-            if len(self._batch) >= BATCH or not self._more:
-                self._complete.set()
+        headers = message.headers or {}
+        status = headers.get("Status")
+        if status is not None:
+            self._status = status
+            self._answered.set()
+            return
+        sequence = int(headers["Nats-Sequence"])
+        if sequence <= self._at:  # the same again, after a reconnection
+            return
+        self._at = sequence
+        if sequence > self._until:
+            self._ended = True
+            return
+        message.subject = headers["Nats-Subject"]
+        self.waiting.append((sequence, message))
+        self._ended = sequence == self._until
+
+    async def _confirm_end(self) -> None:
+        """Ask the leader whether there really is no more: the copy that answered may be behind."""
+        found = await self._connection.api_or_none(
+            f"STREAM.MSG.GET.{self._stream}", {"seq": self._at + 1, "next_by_subj": self._subject}
+        )
+        self._ended = found is None or int(found["message"]["seq"]) > self._until
+        if not self._ended:
+            await self._connection.clock.sleep(RETRY_S)
+
+    async def close(self) -> None:
+        """Listen no more."""
+        subscription, self._subscription = self._subscription, None
+        if subscription is None:
+            return
+        with contextlib.suppress(ValueError):
+            self._connection.on_lost.remove(self._answered.set)
+        if not self._connection.client.is_closed:
+            with contextlib.suppress(nats.errors.Error):
+                await subscription.unsubscribe()

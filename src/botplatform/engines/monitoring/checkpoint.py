@@ -56,7 +56,7 @@ class _Model(msgspec.Struct):
     account: msgspec.Raw
     legs: list[_LegEntry]
     engines: dict[str, _Health]
-    strategies: dict[str, StrategyHealth]
+    strategies: dict[str, dict[str, StrategyHealth]]
     trading: TradingEvent
     chain: list[bytes]
 

@@ -129,7 +129,8 @@ class LiveModel:
         self.equity = EquityCurve()
         self.chains = Chains()
         self.engines: dict[str, EngineHealth] = {}
-        self.strategies: dict[str, StrategyHealth] = {}
+        self.strategies: dict[str, dict[str, StrategyHealth]] = {}
+        """What each strategy said last, by name and symbol."""
         self.trading = TradingEvent(TradingState.ACTIVE)
         """The trading state that was announced last; ACTIVE until one is."""
         self.problems: deque[Problem] = deque(maxlen=MAX_PROBLEMS)
@@ -243,7 +244,7 @@ class LiveModel:
     def _state(self, event: Event, payload: StateEvent) -> None:
         self.chains.follow(event)
         for name, state in payload.strategies.items():
-            self.strategies[name] = StrategyHealth(state.decisions, state.stopped_reason)
+            self.strategies.setdefault(name, {})[event.key] = StrategyHealth(state.decisions, state.stopped_reason)
 
     def _system(self, event: Event, payload: SystemEvent) -> None:
         if event.type == "system.heartbeat":

@@ -83,7 +83,7 @@ class PortfolioEngine:
             return ()
         self._schedule(now_ns)
         self._marks_since = self._fills_since = 0
-        return (Emit("state.snapshot", self.state(now_ns)),)
+        return (Emit("state.snapshot", self.state(now_ns), key=self.name),)
 
     def _schedule(self, now_ns: int) -> None:
         self._next_snapshot_ns = (now_ns // self._every_ns + 1) * self._every_ns
@@ -97,7 +97,7 @@ class PortfolioEngine:
         excess = self.account.positions.leg(leg).excess_qty
         self.account.apply(fill)
         self._fills_since += 1
-        updated = Emit("state.updated", self.state(event.timestamp_ns, order.symbol))
+        updated = Emit("state.updated", self.state(event.timestamp_ns, order.symbol), key=self.name)
         if self.account.positions.leg(leg).excess_qty == excess:
             return (updated,)
         return (updated, Emit("system.warning", _excess_close(fill, event)))

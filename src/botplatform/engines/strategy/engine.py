@@ -103,7 +103,7 @@ class StrategyEngine:
         if type(payload) is OrderEvent:
             return self._fold(event, payload)
         if event.type == "trading.resumed":
-            return self._restart(event)
+            self._restart()
         return ()
 
     def _open(self, symbol: str) -> Desk | None:
@@ -152,7 +152,7 @@ class StrategyEngine:
         payload = StrategyEvent(slot.name, desk.symbol, actions, decision.reason)
         outputs.append(Emit("strategy.decision", payload))
         if self._ledger.intend(slot.name, desk.symbol, actions, decision_id, event):
-            outputs.append(self._updated([slot.name], event, Cause(decision_id, event.correlation_id)))
+            outputs.append(self._updated(slot.name, desk, event, Cause(decision_id, event.correlation_id)))
 
     def _drop_unanswered(self, slot: Slot, desk: Desk, event: Event) -> Iterable[Output]:
         dropped = self._ledger.drop_unanswered(slot.name, desk.symbol, event, self._unanswered_ns)
@@ -167,7 +167,7 @@ class StrategyEngine:
             "the other strategies go on: correct it, and `botplatform resume` starts it again"
         )
         report = SystemEvent(self.name, message, Severity.ERROR, StrategyError.code, "", desk.symbol, event.id)
-        return (Emit("system.error", report), self._updated([slot.name], event))
+        return (Emit("system.error", report), self._updated(slot.name, desk, event))
 
     def _fold(self, event: Event, order: OrderEvent) -> Sequence[Output]:
         changed = self._ledger.apply(event, order)
@@ -175,38 +175,26 @@ class StrategyEngine:
             return ()
         strategy, symbol = changed
         desk = self._desks.get(symbol) or self._open(symbol)
-        return (self._updated([strategy], event),) if desk is not None and strategy in desk.slots else ()
+        return (self._updated(strategy, desk, event),) if desk is not None and strategy in desk.slots else ()
 
-    def _restart(self, event: Event) -> Sequence[Output]:
-        restarted: dict[str, None] = {}
-        for _, desk in sorted(self._desks.items()):
+    def _restart(self) -> None:
+        """Start what is stopped. Nothing is emitted: every instance hears this event, and ids are made of it."""
+        for desk in self._desks.values():
             for slot in desk.slots.values():
                 if slot.stopped_reason:
                     slot.start()
-                    restarted[slot.name] = None
             desk.renew()
-        return (self._updated(restarted, event),) if restarted else ()
 
-    def _updated(self, names: Iterable[str], event: Event, cause: Cause | None = None) -> Emit:
-        states = {name: self._state_of(name) for name in names}
-        return Emit("state.updated", StateEvent(timestamp_ns=event.timestamp_ns, strategies=states), cause)
-
-    def _state_of(self, name: str) -> StrategyState:
-        """Describe a strategy over all symbols that this instance has seen."""
-        legs: list[PositionLeg] = []
-        stopped: list[str] = []
-        decisions = 0
-        for symbol, desk in sorted(self._desks.items()):
-            slot = desk.slots.get(name)
-            if slot is None:
-                continue
-            decisions += slot.decisions
-            if slot.stopped_reason:
-                stopped.append(f"{symbol}: {slot.stopped_reason}")
-            mark = desk.mark()
-            position = slot.book.position
-            legs.extend(_published(leg, name, symbol, mark) for leg in (position.long, position.short))
-        return StrategyState(tuple(legs), "; ".join(stopped), decisions)
+    def _updated(self, name: str, desk: Desk, event: Event, cause: Cause | None = None) -> Emit:
+        """Publish what a strategy holds in one symbol: it must not depend on which symbols share an instance."""
+        slot, mark = desk.slots[name], desk.mark()
+        stopped = f"{desk.symbol}: {slot.stopped_reason}" if slot.stopped_reason else ""
+        position = slot.book.position
+        legs = tuple(_published(leg, name, desk.symbol, mark) for leg in (position.long, position.short))
+        payload = StateEvent(
+            timestamp_ns=event.timestamp_ns, strategies={name: StrategyState(legs, stopped, slot.decisions)}
+        )
+        return Emit("state.updated", payload, cause, key=desk.symbol)
 
     def snapshot(self) -> bytes:
         """Return the whole state; equal states give equal bytes."""
