@@ -45,8 +45,8 @@ class SyncWorld:
 
     features = InMemoryEventBus.features
 
-    def __init__(self) -> None:
-        self.bus = InMemoryEventBus()
+    def __init__(self, bus: InMemoryEventBus) -> None:
+        self.bus = bus
         self._plain: dict[Handler, Callable[[Event], object]] = {}
 
     async def publish(self, event: Event) -> None:
@@ -77,8 +77,8 @@ class AsyncWorld:
 
     features = AsyncInMemoryEventBus.features
 
-    def __init__(self) -> None:
-        self.bus = AsyncInMemoryEventBus()
+    def __init__(self, bus: AsyncInMemoryEventBus) -> None:
+        self.bus = bus
         self.publish = self.bus.publish
         self.subscribe = self.bus.subscribe
         self.unsubscribe = self.bus.unsubscribe
@@ -118,7 +118,13 @@ class DurableWorld:
             self._seen.set()
 
 
-FEATURES = {"memory": SyncWorld.features, "async_memory": AsyncWorld.features, "jetstream": DurableWorld.features}
+FEATURES = {
+    "memory": SyncWorld.features,
+    "recording": SyncWorld.features,
+    "async_memory": AsyncWorld.features,
+    "async_recording": AsyncWorld.features,
+    "jetstream": DurableWorld.features,
+}
 KINDS = tuple(FEATURES)
 
 
@@ -148,10 +154,10 @@ async def wipe(server: EmbeddedServer) -> None:
 
 @pytest.fixture
 async def world(request: pytest.FixtureRequest, nats_server: EmbeddedServer) -> AsyncIterator[World]:
-    if request.param == "memory":
-        yield SyncWorld()
-    elif request.param == "async_memory":
-        yield AsyncWorld()
+    if request.param in ("memory", "recording"):
+        yield SyncWorld(InMemoryEventBus() if request.param == "memory" else testing.RecordingBus())
+    elif request.param in ("async_memory", "async_recording"):
+        yield AsyncWorld(AsyncInMemoryEventBus() if request.param == "async_memory" else testing.AsyncRecordingBus())
     else:
         await wipe(nats_server)
         async with await connect(nats_server) as bus:

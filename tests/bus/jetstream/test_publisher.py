@@ -199,3 +199,23 @@ async def test_what_was_not_sent_is_dropped_with_the_connection(bus: JetStreamEv
     await bus.connection._lost()
     assert client._pending == []
     await bus.connection._back()
+
+
+async def test_what_the_server_has_forgotten_the_ids_of_is_not_stored_twice(empty_server: EmbeddedServer) -> None:
+    """Stored, never acknowledged to us, and sent again only after the window in which the server knows repetitions."""
+    settings = NatsSettings(url=empty_server.url, request_timeout_s=2.5)
+    async with await JetStreamEventBus.connect(settings, BusSettings(duplicate_window_s=1), groups={}) as bus:
+        await bus.publish_all(ticks(10))
+        client = bus.connection.client
+        deaf = {sid: sub for sid, sub in client._subs.items() if sub.subject == f"{bus._publisher._inbox}.*"}
+        for sid in deaf:
+            del client._subs[sid]
+        publishing = asyncio.create_task(bus.publish_all(ticks(600, start=10)))
+        async with asyncio.timeout(10):
+            while await bus.last_sequence() < 610:  # noqa: ASYNC110  # the server does it
+                await asyncio.sleep(0.02)
+        client._subs.update(deaf)
+        async with asyncio.timeout(20):
+            await publishing
+        await bus.publish_all(ticks(10, start=610))
+        assert [d.event.id async for d in bus.replay(["*"])] == [f"tick-{index}" for index in range(620)]

@@ -17,6 +17,8 @@ import nats.errors
 from nats.aio.msg import Msg
 
 from botplatform.bus.jetstream.connection import ApiError, Connection
+from botplatform.bus.jetstream.replay import replay
+from botplatform.bus.jetstream.stored import Counters
 from botplatform.bus.jetstream.subjects import partition, published
 from botplatform.bus.jetstream.wire import Headers, encode
 from botplatform.core.events import Event
@@ -73,7 +75,7 @@ class _Batch:
 class _Sent:
     """An event on its way."""
 
-    __slots__ = ("batch", "body", "headers", "id", "place", "sent_ns", "subject", "type")
+    __slots__ = ("batch", "body", "first_ns", "headers", "id", "place", "sent_ns", "subject", "type")
 
     def __init__(self, event: Event, body: bytes, headers: dict[str, str], batch: _Batch, partition: int) -> None:
         self.id = event.id
@@ -84,6 +86,7 @@ class _Sent:
         self.headers = headers
         self.batch = batch
         self.sent_ns = 0
+        self.first_ns = 0
 
 
 class Publisher:
@@ -94,6 +97,7 @@ class Publisher:
         self._clock = connection.clock
         self._stream = settings.stream
         self._window = settings.publish_window
+        self._remembered_ns = settings.duplicate_window_s * 10**9 // 2
         self._headers = Headers(settings.tick_ttl_s)
         self._partition_count = settings.partitions
         self._partitions: dict[str, int] = {}
@@ -176,6 +180,7 @@ class Publisher:
 
     async def _write(self, number: int, sent: _Sent) -> None:
         sent.sent_ns = self._clock.monotonic_ns()
+        sent.first_ns = sent.first_ns or sent.sent_ns
         try:
             await self._connection.client.publish(
                 sent.subject, sent.body, reply=f"{self._inbox}.{number}", headers=sent.headers
@@ -198,14 +203,17 @@ class Publisher:
         answer = _ANSWER.decode(message.data)
         error = answer.error
         if error is None:
-            sent = self._take(number)
-            if answer.seq > self.newest.get(sent.place, 0):
-                self.newest[sent.place] = answer.seq
-            sent.batch.settle()
+            self._stored(number, answer.seq)
         elif error.err_code in PASSING:
             self._recover()
         else:
             self._refused(number, error.description)
+
+    def _stored(self, number: int, sequence: int) -> None:
+        sent = self._take(number)
+        if sequence > self.newest.get(sent.place, 0):
+            self.newest[sent.place] = sequence
+        sent.batch.settle()
 
     def _take(self, number: int) -> _Sent:
         sent = self._unacknowledged.pop(number)
@@ -251,7 +259,8 @@ class Publisher:
             self._again = False
             try:
                 await self._connection.connected.wait()
-                await self._connection.api(f"STREAM.INFO.{self._stream}", timeout_s=1.0)
+                info = await self._connection.api(f"STREAM.INFO.{self._stream}", timeout_s=1.0)
+                await self._find_stored(info["state"]["last_seq"])
             except ApiError as e:
                 if e.error not in PASSING:
                     self.fail(
@@ -271,6 +280,21 @@ class Publisher:
         self._held = False
         if len(self._unacknowledged) < self._window and self._bytes < WINDOW_BYTES:
             self._may_send.set()
+
+    async def _find_stored(self, last: int) -> None:
+        """After a long time away, look up what the log has: the server may have forgotten the ids by now."""
+        oldest = next(iter(self._unacknowledged.values()), None)
+        if oldest is None or self._clock.monotonic_ns() - oldest.first_ns < self._remembered_ns:
+            return
+        waiting = {sent.id: number for number, sent in self._unacknowledged.items()}
+        after = max(self.newest.values(), default=0)  # all that waits was sent later, so it is stored behind
+        subjects = tuple(sorted({f"{sent.type}.*.*" for sent in self._unacknowledged.values()}))
+        async for found in replay(
+            self._connection, self._stream, subjects, after=after, until=last, counters=Counters()
+        ):
+            number = waiting.get(found.event.id)
+            if number is not None and number in self._unacknowledged:
+                self._stored(number, found.sequence)
 
     async def _send_again(self) -> None:
         waiting = list(self._unacknowledged.items())
