@@ -34,6 +34,7 @@ COMMANDS: Final = {
     "halt": Command("run", "halt", "Stop trading: only cancels pass, until resumed."),
     "reduce": Command("run", "reduce", "Let only orders pass that cut exposure, until resumed."),
     "resume": Command("run", "resume", "Let all orders pass again."),
+    "permissions": Command("permissions", "permissions", "Print the NATS permissions that engines and people need."),
     "events": Command("events", "app", "Watch, decode and publish events."),
     "config": Command("config", "app", "Show and check the settings."),
 }

@@ -100,6 +100,7 @@ class JetStreamEventBus:
             made._log_id = log_id
             await made._publisher.start()
             connection.on_closed.append(made._fail)
+            connection.on_denied.append(made._fail)
         except BaseException:
             await connection.close()
             raise

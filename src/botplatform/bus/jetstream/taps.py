@@ -92,6 +92,7 @@ class Taps:
                         await old.drain()  # type: ignore[no-untyped-call]  # nats-py leaves it out
                 else:
                     await client.flush()
+                self._connection.check_subscription(wanted)
             except (nats.errors.Error, TimeoutError) as e:
                 raise BusError(f"cannot subscribe to {wanted} at {self._connection.where}: {e}") from e
             finally:
