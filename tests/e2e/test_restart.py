@@ -28,7 +28,9 @@ PATIENCE_S = 60.0
 async def bus(tmp_path: Path) -> AsyncIterator[JetStreamEventBus]:
     async with EmbeddedServer() as server:
         settings = settings_at(server.url, tmp_path)
-        async with await JetStreamEventBus.connect(settings.nats, settings.bus, groups=groups(settings), partitioned=PARTITIONED) as connected:
+        async with await JetStreamEventBus.connect(
+            settings.nats, settings.bus, groups=groups(settings), partitioned=PARTITIONED
+        ) as connected:
             yield connected
 
 
@@ -48,14 +50,18 @@ def settings_at(url: str, tmp_path: Path) -> Settings:
     return load_settings(None, overrides(url, tmp_path), environ={})
 
 
-async def start(url: str, tmp_path: Path) -> asyncio.subprocess.Process:
+async def start(url: str, tmp_path: Path, *engines: str) -> asyncio.subprocess.Process:
     arguments = [part for each in overrides(url, tmp_path) for part in ("--set", each)]
-    return await asyncio.create_subprocess_exec(
+    process = await asyncio.create_subprocess_exec(
         sys.executable,
-        *("-m", "botplatform.cli", *arguments, "run"),
+        *("-m", "botplatform.cli", *arguments, "run", *(part for name in engines for part in ("--engine", name))),
         stderr=asyncio.subprocess.PIPE,
         env={name: value for name, value in os.environ.items() if not name.startswith("BOTPLATFORM_")},
     )
+    assert process.stderr is not None
+    async with asyncio.timeout(PATIENCE_S):
+        assert b"running" in await process.stderr.readline()
+    return process
 
 
 async def wait_until(bus: JetStreamEventBus, enough: Callable[[list[Event]], bool]) -> list[Event]:
@@ -85,9 +91,9 @@ async def test_three_runs_on_one_log_are_one_run(bus: JetStreamEventBus, tmp_pat
         _, errors = await process.communicate()
         if how is signal.SIGTERM:
             assert process.returncode == 0, errors.decode()
-    process = await start(url, tmp_path)  # catches up with what the last kill left behind
-    seen = await bus.last_sequence()
-    await wait_until(bus, lambda log: len(log) > seen + 200)
+    process = await start(url, tmp_path, *(*PROCESSING, "storage"))  # handles what the last kill left behind
+    async with asyncio.timeout(PATIENCE_S):
+        await bus.wait_settled()
     process.send_signal(signal.SIGTERM)
     await process.communicate()
 

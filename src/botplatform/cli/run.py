@@ -86,12 +86,15 @@ async def _run(settings: Settings, engines: tuple[str, ...], *, start_server: bo
     async with embedded(settings, Path(".botplatform/nats")) if start_server else _as_is(settings) as ready:
         where = ready.nats.url if ready.bus.backend == "jetstream" else "memory"
         async with open_platform(ready, engines) as platform:
-            typer.echo(f"running {', '.join(engines)} on {where}; Ctrl-C ends", err=True)
-            await run_until_signal(platform.process)
+            begun = f"running {', '.join(engines)} on {where}; Ctrl-C ends"
+            await run_until_signal(platform.process, begun)
 
 
-async def run_until_signal(process: Process) -> None:
-    """Run a process; the first SIGINT or SIGTERM ends it in order, a second one at once."""
+async def run_until_signal(process: Process, begun: str = "") -> None:
+    """Run a process; the first SIGINT or SIGTERM ends it in order, a second one at once.
+
+    `begun` is told on standard error once a signal is heard.
+    """
     loop = asyncio.get_running_loop()
     asked = False
 
@@ -104,6 +107,8 @@ async def run_until_signal(process: Process) -> None:
 
     for each in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(each, ask)
+    if begun:
+        typer.echo(begun, err=True)
     try:
         await process.run()
     finally:

@@ -1,0 +1,312 @@
+"""Makes a process of the platform from the settings: chosen engines on the configured bus."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Final, NamedTuple
+
+from botplatform.bootstrap.engines import (
+    ENGINES,
+    PARTITIONED,
+    build_feed,
+    build_market_data,
+    build_venue,
+    engine_factory,
+    groups,
+    of_type,
+)
+from botplatform.bus.jetstream.bus import JetStreamEventBus
+from botplatform.bus.jetstream.subjects import partition
+from botplatform.bus.memory import InMemoryLog
+from botplatform.core.event_bus import Right
+from botplatform.core.events import Event, MarketEvent
+from botplatform.core.seam import Clock, SystemClock, random_id
+from botplatform.engines.execution.engine import ExecutionEngine
+from botplatform.engines.market_data.engine import MarketDataEngine
+from botplatform.engines.monitoring.engine import MonitoringEngine
+from botplatform.engines.monitoring.model import LiveModel
+from botplatform.engines.notifications.sender import AlertSender
+from botplatform.engines.storage.engine import StorageSink
+from botplatform.errors import SettingsError
+from botplatform.exchanges.loading import PAPER, make_exchange
+from botplatform.feeds.feed import paced
+from botplatform.runtime.checkpoint import BucketCheckpoints, Checkpoints, MemoryCheckpoints
+from botplatform.runtime.execution_worker import ExchangeWorker, ExecutionWorker
+from botplatform.runtime.group import GroupWorkers, PartitionWorker
+from botplatform.runtime.logged_bus import LoggedBus
+from botplatform.runtime.market_group import MarketDataGroup, Source
+from botplatform.runtime.membership import Membership, Ownership
+from botplatform.runtime.partition_right import PartitionRight
+from botplatform.runtime.process import GroupRunner, Job, Members, Process, Solo
+from botplatform.runtime.sink import SinkWorker
+from botplatform.runtime.source import SourceRunner
+from botplatform.runtime.trading_state import BucketTradingState, MemoryTradingState, TradingStateStore
+from botplatform.runtime.worker import EngineWorker
+from botplatform.settings import Settings
+from botplatform.telemetry.logs import EventLogger
+from botplatform.trading.instruments import Instruments
+
+__all__ = ["Platform", "open_platform"]
+
+FLAT_BATCH: Final = 256
+"""Snapshots published together with `feed.pace: flat`."""
+SILENCE_EVERY_S: Final = 1.0
+
+
+class Platform(NamedTuple):
+    """One process of the platform, ready to run."""
+
+    process: Process
+    bus: JetStreamEventBus | InMemoryLog
+    trading: TradingStateStore
+    membership: Membership | None
+    """Who owns what; None on the bus in memory."""
+    model: Callable[[], LiveModel]
+    """Returns the live model, where this process runs monitoring and owns it; an empty one otherwise."""
+
+
+@asynccontextmanager
+async def open_platform(
+    settings: Settings, engines: Sequence[str] = ENGINES, *, clock: Clock | None = None
+) -> AsyncIterator[Platform]:
+    """Connect to the configured bus and put the chosen engines on it; on leaving, everything is closed.
+
+    Raises `BusError` when the bus cannot be reached, `StreamError` when it is not set up, and `SettingsError` for
+    engines that do not exist or cannot be alone.
+    """
+    for name in engines:
+        if name not in ENGINES:
+            raise SettingsError(f"there is no engine {name!r}: known are {', '.join(ENGINES)}")
+    if settings.feed.pace == "settled" and "market_data" in engines and set(engines) != set(ENGINES):
+        raise SettingsError("feed.pace=settled needs all engines in one process: leave --engine out")
+    async with AsyncExitStack() as stack:
+        builder = await _Builder.open(settings, engines, clock or SystemClock(), stack)
+        yield builder.platform()
+
+
+class _Builder:
+    """Puts one process together."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        engines: Sequence[str],
+        clock: Clock,
+        connection: JetStreamEventBus | InMemoryLog,
+    ) -> None:
+        self.settings = settings
+        self.clock = clock
+        self.connection = connection
+        self.engines = (*engines, *((AlertSender.name,) if "notifications" in engines else ()))
+        self.bus = LoggedBus(connection, EventLogger(settings.log.events, level=settings.log.level).handle)
+        self.checkpoints: Checkpoints = MemoryCheckpoints()
+        self.trading: TradingStateStore = MemoryTradingState()
+        self.membership: Membership | None = None
+        self.log_id = settings.bus.log_id or random_id()
+        self.failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.watched: set[asyncio.Future[None]] = set()
+        self.monitoring: EngineWorker | None = None
+        if isinstance(connection, JetStreamEventBus):
+            self.checkpoints = BucketCheckpoints(connection.checkpoints)
+            self.trading = BucketTradingState(connection.trading)
+            self.log_id = connection.log_id()
+            self.membership = Membership(
+                connection.connection,
+                f"{random_id()[:12]}",
+                {name: self.divided(name) for name in self.engines},
+                lease_s=settings.bus.lease_s,
+                failed=self.fail,
+            )
+
+    @classmethod
+    async def open(cls, settings: Settings, engines: Sequence[str], clock: Clock, stack: AsyncExitStack) -> _Builder:
+        """Connect to the bus."""
+        connection: JetStreamEventBus | InMemoryLog
+        if settings.bus.backend == "memory":
+            connection = InMemoryLog(groups(settings))
+        else:
+            connection = await JetStreamEventBus.connect(settings.nats, settings.bus, clock=clock)
+        stack.push_async_callback(connection.close)
+        builder = cls(settings, engines, clock, connection)
+        stack.callback(builder.stop_watching)
+        return builder
+
+    def divided(self, name: str) -> int:
+        """Return into how many partitions a group is divided."""
+        feed = self.settings.feed
+        if name == MarketDataEngine.name:
+            alone = feed.kind != "synthetic" or feed.pace == "settled" or feed.limit
+            return 1 if alone else self.settings.bus.partitions
+        return self.settings.bus.partitions if name in PARTITIONED else 1
+
+    def platform(self) -> Platform:
+        """Put the process together."""
+        runners: dict[str, GroupRunner] = {}
+        jobs: list[Job] = [self.connection.wait_failed, self.wait_failed]
+        for name in self.engines:
+            if name != MarketDataEngine.name:
+                runners[name] = GroupWorkers(name, self.clock, self.maker(name), self.right)
+                continue
+            market = MarketDataGroup(self.clock, self.bus, self.source, self.right)
+            runners[name] = market
+            jobs.append(market.wait_ended)
+            if self.settings.feed.pace == "real":
+                jobs.append(lambda: market.watch_silence(self.clock, SILENCE_EVERY_S))
+        members: Members = self.membership or Solo()
+        self.runners = runners
+        process = Process(
+            self.bus,
+            self.clock,
+            members,
+            runners,
+            instance=self.membership.member if self.membership else random_id()[:12],
+            heartbeat_s=self.settings.monitoring.heartbeat_s,
+            jobs=tuple(jobs),
+        )
+        return Platform(process, self.connection, self.trading, self.membership, self.model)
+
+    def model(self) -> LiveModel:
+        """Return the live model of the monitoring engine that this process ran last."""
+        engine = self.monitoring.host.engine if self.monitoring else None
+        return engine.model if isinstance(engine, MonitoringEngine) else LiveModel()
+
+    def right(self, ownership: Ownership) -> Right | None:
+        """Return the right to handle a partition."""
+        return PartitionRight(self.membership, ownership) if self.membership else None
+
+    def fail(self, error: Exception) -> None:
+        """End the process because of an error."""
+        if not self.failed.done():
+            self.failed.set_exception(error)
+
+    async def wait_failed(self) -> None:
+        """Wait until something fails, and raise the reason."""
+        await asyncio.shield(self.failed)
+
+    def stop_watching(self) -> None:
+        """Forget about failures."""
+        for each in (*self.watched, self.failed):
+            each.cancel()
+
+    def maker(self, name: str) -> Callable[[Ownership, Right | None], PartitionWorker]:
+        """Return what makes a group's worker for a partition."""
+        if name == "storage":
+            return self.storage
+        if name == AlertSender.name:
+            return self.alerts
+        make = self.execution if name == "execution" else self.engine(name)
+
+        def place(ownership: Ownership, right: Right | None) -> PartitionWorker:
+            worker = make()
+            divided = self.membership is not None and self.divided(name) > 1
+            worker.place(ownership.partition if divided else None, right)
+            if name == MonitoringEngine.name:
+                self.monitoring = worker
+            return worker
+
+        return place
+
+    def engine(self, name: str) -> Callable[[], EngineWorker]:
+        """Return what makes a worker of a processing engine."""
+        build, every = engine_factory(name, self.settings), self.settings.bus.checkpoint_every
+        return lambda: EngineWorker(build, self.bus, self.clock, self.checkpoints, checkpoint_every=every)
+
+    def execution(self) -> EngineWorker:
+        """Make a worker of the execution engine, before the configured venue."""
+        settings, build = self.settings, engine_factory("execution", self.settings)
+        limits = settings.execution
+        if settings.exchange.kind == PAPER:
+            return ExecutionWorker(
+                lambda: of_type(build(), ExecutionEngine),
+                self.bus,
+                self.clock,
+                self.checkpoints,
+                venue=build_venue(settings),
+                trading=self.trading,
+                max_decision_age_s=limits.max_decision_age_s,
+                venue_follows_bus=settings.feed.pace != "settled",
+                checkpoint_every=settings.bus.checkpoint_every,
+            )
+        worker = ExchangeWorker(
+            lambda: of_type(build(), ExecutionEngine),
+            self.bus,
+            self.clock,
+            self.checkpoints,
+            exchange=make_exchange(settings.exchange, Instruments(settings.instruments)),
+            trading=self.trading,
+            max_decision_age_s=limits.max_decision_age_s,
+            request_timeout_s=limits.request_timeout_s,
+            checkpoint_every=settings.bus.checkpoint_every,
+        )
+        self.bus.settle_with(worker.gateway)
+        self.watch(asyncio.ensure_future(worker.gateway.wait_failed()))
+        return worker
+
+    def watch(self, failing: asyncio.Future[None]) -> None:
+        """End the process when this fails."""
+        self.watched.add(failing)
+
+        def tell(done: asyncio.Future[None]) -> None:
+            self.watched.discard(done)
+            error = None if done.cancelled() else done.exception()
+            if isinstance(error, Exception):
+                self.fail(error)
+
+        failing.add_done_callback(tell)
+
+    def storage(self, _ownership: Ownership, right: Right | None) -> PartitionWorker:
+        """Make the worker that keeps events."""
+        sink = StorageSink.open(self.settings.storage)
+        return SinkWorker(
+            "storage", self.bus, self.clock, sink.handle_async,
+            after=sink.store.last_sequence, close=sink.close_async, right=right,
+        )  # fmt: skip
+
+    def alerts(self, _ownership: Ownership, right: Right | None) -> PartitionWorker:
+        """Make the worker that sends alerts."""
+        sender = AlertSender(self.settings.notifications, live=True)
+
+        async def take(event: Event, sequence: int) -> None:
+            sender.handle(event, sequence)
+
+        async def close() -> None:
+            sender.close()
+
+        return SinkWorker(AlertSender.name, self.bus, self.clock, take, close=close, right=right)
+
+    def source(self, ownership: Ownership, right: Right | None) -> Source | None:
+        """Make the source of the symbols of a partition; None where there are none."""
+        settings, feed, divided = self.settings, self.settings.feed, self.divided(MarketDataEngine.name)
+        mine = settings.symbols
+        if divided > 1 and self.membership is not None:
+            mine = tuple(each for each in mine if partition(each, divided) == ownership.partition)
+        if not mine:
+            return None
+        chosen = settings.model_copy(update={"symbols": mine})
+        engine = build_market_data(chosen, self.log_id, ownership.epoch)
+        snapshots = paced(
+            build_feed(chosen, self.clock.now_ns()),
+            clock=self.clock,
+            pace=feed.pace,
+            speed=feed.speed,
+            settled=self.bus.wait_settled,
+        )
+        runner = SourceRunner(
+            snapshots,
+            lambda snapshot: engine.take(snapshot, self.clock.now_ns()),
+            self.bus,
+            show_first=self.show_first if feed.pace == "settled" else None,
+            right=right,
+            batch=FLAT_BATCH if feed.pace == "flat" else 1,
+        )
+        return Source(runner, engine)
+
+    async def show_first(self, snapshot: MarketEvent) -> bool:
+        """Let the simulated venue see a snapshot before it is published; tell whether it reported anything."""
+        group = self.runners["execution"]
+        assert isinstance(group, GroupWorkers)
+        divided = self.membership is not None and self.divided("execution") > 1
+        worker = group.workers[partition(snapshot.symbol, self.divided("execution")) if divided else 0]
+        return await worker.show_market(snapshot) if isinstance(worker, ExecutionWorker) else False

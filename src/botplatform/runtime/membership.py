@@ -1,0 +1,288 @@
+"""Membership: which processes are alive, and which partitions this one owns.
+
+A process renews one key, its sign of life. The key of a partition holds its owner and epoch, and is only ever
+changed by compare-and-set, when the ownership changes. Nobody compares clocks of two machines: a member is dead
+when its key has not changed for the lease time on the observer's own clock, and it counts its own lease from before
+each renewal, and less of it, so that it has stopped before anybody else can begin.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
+from typing import Final, NamedTuple, Protocol
+
+import msgspec
+import nats.errors
+
+from botplatform.bus.jetstream.connection import Connection
+from botplatform.bus.jetstream.kv import Bucket
+from botplatform.errors import BusError, StreamError
+from botplatform.runtime.ownership import plan
+
+__all__ = ["HINT", "MEMBERS", "PARTITIONS", "Group", "Membership", "Ownership"]
+
+MEMBERS: Final = "members"
+"""The bucket of signs of life, one key per process."""
+PARTITIONS: Final = "partitions"
+"""The bucket of owners, one key per group and partition."""
+HINT: Final = "botplatform.ownership"
+"""Subject on which members tell the others that something changed; losing one costs a tick."""
+SAFE_SHARE: Final = 0.8
+"""Share of the lease that an owner counts on."""
+RENEWALS: Final = 3
+"""Renewals per lease."""
+TICKS: Final = 6
+"""Looks at the others per lease."""
+logger = logging.getLogger(__name__)
+
+
+class _Member(msgspec.Struct, frozen=True):
+    groups: tuple[str, ...] = ()
+
+
+class _Owner(msgspec.Struct, frozen=True):
+    member: str = ""
+    epoch: int = 0
+
+
+class Ownership(NamedTuple):
+    """The right to handle a partition's events."""
+
+    group: str
+    partition: int
+    epoch: int
+    """Grows with each owner: what an earlier one does can be told from what this one does."""
+
+
+class Group(Protocol):
+    """What membership tells a group of this process."""
+
+    async def acquired(self, ownership: Ownership) -> None:
+        """Begin to handle a partition."""
+
+    async def released(self, partition: int) -> None:
+        """Finish what is in hand, save the state, and stop handling a partition; it is given back afterwards."""
+
+    async def lost(self, partition: int) -> None:
+        """Stop handling a partition at once and save nothing: somebody else has it, or may have it."""
+
+
+class Membership:
+    """This process among all others, for the groups that it runs."""
+
+    def __init__(
+        self,
+        connection: Connection,
+        member: str,
+        groups: Mapping[str, int],
+        *,
+        lease_s: float,
+        failed: Callable[[Exception], None],
+    ) -> None:
+        self.member = member
+        self.failovers = 0
+        """Partitions taken over from members that had died."""
+        self._connection = connection
+        self._clock = connection.clock
+        self._groups = dict(groups)
+        self._handlers: dict[str, Group] = {}
+        self._members = Bucket(connection, MEMBERS)
+        self._partitions = Bucket(connection, PARTITIONS)
+        self._lease_ns = round(lease_s * 1e9)
+        self._failed = failed
+        self._revision = 0
+        self._renewed_ns = 0
+        self._until_ns = 0
+        self._seen: dict[str, tuple[int, int, tuple[str, ...]]] = {}
+        self._owned: dict[tuple[str, int], tuple[int, int]] = {}
+        self._wake = asyncio.Event()
+        self._valid = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+        self._changing: set[tuple[str, int]] = set()
+        self._jobs: set[asyncio.Task[None]] = set()
+
+    @property
+    def valid(self) -> bool:
+        """Whether what this process owns is its own for certain, now."""
+        return self._clock.monotonic_ns() < self._until_ns
+
+    @property
+    def left_s(self) -> float:
+        """Seconds for which that holds; 0 or less when it does not."""
+        return (self._until_ns - self._clock.monotonic_ns()) / 1e9
+
+    async def wait_valid(self) -> None:
+        """Wait until it holds."""
+        while not self.valid:
+            self._valid.clear()
+            await self._valid.wait()
+
+    def owns(self, ownership: Ownership) -> bool:
+        """Tell whether a partition is still owned in that epoch, as far as is known."""
+        return self._owned.get((ownership.group, ownership.partition), (0, 0))[0] == ownership.epoch
+
+    @property
+    def owned(self) -> dict[str, list[int]]:
+        """The owned partitions by group."""
+        return {group: sorted(p for g, p in self._owned if g == group) for group in self._groups}
+
+    async def join(self, handlers: Mapping[str, Group]) -> None:
+        """Show a sign of life, take a share, and keep both up from now on."""
+        self._handlers = dict(handlers)
+        await self._connection.client.subscribe(HINT, cb=self._hinted)
+        await self._renew()
+        await self._settle_jobs()
+        self._task = asyncio.create_task(self._run(), name="membership")
+        await self._hint()
+
+    async def leave(self) -> None:
+        """Give everything back and stop; the others need not wait for the lease to end."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+        await self._settle_jobs()
+        for group in self._handlers:  # in the order of the flow: who makes events stops before who handles them
+            owned = [partition for name, partition in self._owned if name == group]
+            await asyncio.gather(*(self._release(group, partition) for partition in owned))
+        with suppress(BusError):
+            await self._members.delete(self.member)
+        self._until_ns = 0
+        await self._hint()
+
+    async def _settle_jobs(self) -> None:
+        while self._jobs:
+            await asyncio.gather(*self._jobs, return_exceptions=True)
+
+    async def _hinted(self, _message: object) -> None:
+        self._wake.set()
+
+    async def _hint(self) -> None:
+        with suppress(nats.errors.Error):
+            await self._connection.client.publish(HINT, b"")
+            await self._connection.client.flush(1)
+
+    async def _run(self) -> None:
+        tick_s = self._lease_ns / 1e9 / TICKS
+        while True:
+            self._wake.clear()
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._wake.wait(), tick_s)
+            try:
+                if self._clock.monotonic_ns() - self._renewed_ns >= self._lease_ns / RENEWALS - tick_s * 5e8:
+                    await self._renew()
+                await self._look()
+            except BusError as e:
+                logger.warning("cannot look after ownership: %s", e)
+            except Exception as e:  # noqa: BLE001  # nothing is owned by a process whose membership does not run
+                self._failed(e)
+                return
+
+    async def _renew(self) -> None:
+        """Show a sign of life.
+
+        After a pause in which the lease ended, what was owned counts again only when nobody has taken it over.
+        """
+        asked_ns = self._clock.monotonic_ns()
+        had_ended = not self.valid
+        value = msgspec.json.encode(_Member(tuple(self._groups)))
+        try:
+            self._revision = await self._members.put(self.member, value, expected=self._revision)
+        except StreamError:  # the key expired while this process was away
+            self._revision = await self._members.put(self.member, value, expected=None)
+        self._renewed_ns = asked_ns
+        if had_ended:
+            await self._look()
+        self._until_ns = asked_ns + round(self._lease_ns * SAFE_SHARE)
+        self._valid.set()
+
+    async def _look(self) -> None:
+        """Look at everybody, and change what should be changed."""
+        alive = await self._alive()
+        entries = await self._partitions.entries()
+        for group, partitions in self._groups.items():
+            if group not in self._handlers:
+                continue
+            owners: dict[int, tuple[_Owner, int]] = {}
+            for partition in range(partitions):
+                entry = entries.get(f"{group}.{partition}")
+                if entry is not None:
+                    owners[partition] = (msgspec.json.decode(entry.value, type=_Owner), entry.revision)
+            self._notice_losses(group, owners)
+            members = {member for member, groups in alive.items() if group in groups} | {self.member}
+            now = plan(partitions, {p: owner.member for p, (owner, _) in owners.items()}, members, self.member)
+            for partition in now.release:
+                self._change(group, partition, self._release(group, partition))
+            for partition in now.take:
+                self._change(group, partition, self._take(group, partition, *owners.get(partition, (_Owner(), 0))))
+
+    async def _alive(self) -> dict[str, tuple[str, ...]]:
+        """Return the living members with their groups: those whose key changed within the lease, as seen from here."""
+        now = self._clock.monotonic_ns()
+        entries = await self._members.entries()
+        for member in [member for member in self._seen if member not in entries]:
+            del self._seen[member]
+        for member, entry in entries.items():
+            known = self._seen.get(member)
+            if known is None or known[0] != entry.revision:
+                groups = msgspec.json.decode(entry.value, type=_Member).groups if entry.value else ()
+                self._seen[member] = (entry.revision, now, groups)
+        return {
+            member: groups
+            for member, (_, seen_ns, groups) in self._seen.items()
+            if now - seen_ns < self._lease_ns and groups
+        }
+
+    def _notice_losses(self, group: str, owners: Mapping[int, tuple[_Owner, int]]) -> None:
+        """Stop what somebody else has taken over while this process was away."""
+        for (owned_group, partition), (epoch, _) in list(self._owned.items()):
+            owner = owners.get(partition, (_Owner(), 0))[0]
+            if owned_group == group and (owner.member != self.member or owner.epoch != epoch) and owner.epoch > epoch:
+                logger.warning("%s: partition %d was taken over by %s", group, partition, owner.member)
+                del self._owned[group, partition]
+                self._change(group, partition, self._handlers[group].lost(partition))
+
+    def _change(self, group: str, partition: int, work: Awaitable[None]) -> None:
+        """Do something about a partition, beside everything else, unless something is being done about it."""
+        key = (group, partition)
+        if key in self._changing:
+            if asyncio.iscoroutine(work):
+                work.close()
+            return
+        self._changing.add(key)
+
+        async def change() -> None:
+            try:
+                await work
+            except (BusError, StreamError) as e:
+                logger.warning("%s: partition %d: %s", group, partition, e)
+            except Exception as e:  # noqa: BLE001  # the process ends: its state cannot be trusted
+                self._failed(e)
+            finally:
+                self._changing.discard(key)
+
+        task = asyncio.create_task(change(), name=f"{group}-{partition}")
+        self._jobs.add(task)
+        task.add_done_callback(self._jobs.discard)
+
+    async def _take(self, group: str, partition: int, before: _Owner, revision: int) -> None:
+        mine = _Owner(self.member, before.epoch + 1)
+        with suppress(StreamError):  # another one was first
+            revision = await self._partitions.put(f"{group}.{partition}", msgspec.json.encode(mine), expected=revision)
+            self.failovers += bool(before.member)
+            self._owned[group, partition] = (mine.epoch, revision)
+            await self._handlers[group].acquired(Ownership(group, partition, mine.epoch))
+
+    async def _release(self, group: str, partition: int) -> None:
+        epoch, revision = self._owned.get((group, partition), (0, 0))
+        if not epoch:
+            return
+        await self._handlers[group].released(partition)
+        self._owned.pop((group, partition), None)
+        with suppress(StreamError):  # somebody has taken it over
+            await self._partitions.put(
+                f"{group}.{partition}", msgspec.json.encode(_Owner("", epoch)), expected=revision
+            )
+        await self._hint()
