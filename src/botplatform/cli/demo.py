@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
@@ -42,13 +45,28 @@ def demo(
     run_loop(_demo(settings, duration, plot))
 
 
+@contextmanager
+def _noting_signals() -> Iterator[asyncio.Event]:
+    """Note a Ctrl-C that comes before everything runs, so that it ends in order as well."""
+    loop, asked = asyncio.get_running_loop(), asyncio.Event()
+    signals = (signal.SIGINT, signal.SIGTERM)
+    for each in signals:
+        loop.add_signal_handler(each, asked.set)
+    try:
+        yield asked
+    finally:
+        for each in signals:
+            loop.remove_signal_handler(each)
+
+
 async def _demo(settings: Settings, duration: float, plot: Path | None) -> None:
     with tempfile.TemporaryDirectory(prefix="botplatform-demo-") as folder:
         storage = settings.storage.model_copy(update={"path": Path(folder) / "store.sqlite"})
         given = settings.model_copy(update={"storage": storage})
-        async with embedded(given, Path(folder) / "nats") as ready, open_platform(ready) as platform:
-            wall_s = await _watch(platform, ready, duration)
-            model = platform.model()
+        with _noting_signals() as asked:
+            async with embedded(given, Path(folder) / "nats") as ready, open_platform(ready) as platform:
+                wall_s = await _watch(platform, ready, duration, asked)
+                model = platform.model()
     report = build_report(model, title="Demo", prices_and_fees=prices_and_fees(settings), wall_s=wall_s)
     print_report(report, Console())
     if plot is not None:
@@ -57,7 +75,7 @@ async def _demo(settings: Settings, duration: float, plot: Path | None) -> None:
         plot_run(model, plot, title="Demo")
 
 
-async def _watch(platform: Platform, settings: Settings, duration: float) -> float:
+async def _watch(platform: Platform, settings: Settings, duration: float, asked: asyncio.Event) -> float:
     """Run with the live view until the time is over or somebody stops it; return how many seconds that took."""
     clock = SystemClock()
     began_ns = clock.monotonic_ns()
@@ -66,6 +84,8 @@ async def _watch(platform: Platform, settings: Settings, duration: float) -> flo
     with LiveView(platform.model, context, clock) as view:
         drawing = asyncio.create_task(view.run())
         timer = asyncio.get_running_loop().call_later(duration, platform.process.stop)
+        if asked.is_set():
+            platform.process.stop()
         try:
             await run_until_signal(platform.process)
         finally:
