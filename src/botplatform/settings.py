@@ -16,6 +16,7 @@ from pydantic import Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from botplatform.core.event_bus import check_pattern
+from botplatform.settings_health import HealthSettings
 from botplatform.settings_section import Money, Section, Share, Symbol
 from botplatform.settings_sources import read_settings
 from botplatform.settings_venue import VenueSettings
@@ -330,6 +331,8 @@ class Settings(BaseSettings):
     """Monitoring."""
     notifications: NotificationSettings = NotificationSettings()
     """Notifications."""
+    health: HealthSettings = HealthSettings()
+    """What each process tells a cluster about itself."""
     log: LogSettings = LogSettings()
     """Logs."""
 
