@@ -1,0 +1,161 @@
+"""Several members of one group on a real server: shares, hand-over, death, and a pause longer than the lease."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+
+import pytest
+
+from botplatform.bus.jetstream.connection import Connection, connect_nats
+from botplatform.bus.jetstream.setup import setup
+from botplatform.bus.server import EmbeddedServer
+from botplatform.core.seam import SystemClock
+from botplatform.runtime.membership import Membership, Ownership
+from botplatform.settings import BusSettings, NatsSettings
+
+LEASE_S = 1.0
+PARTITIONS = 16
+
+
+@pytest.fixture
+async def nats() -> AsyncIterator[NatsSettings]:
+    async with EmbeddedServer() as server:
+        settings = NatsSettings(url=server.url)
+        connection = await connect_nats(settings, name="setup")
+        await setup(connection, BusSettings(), {})
+        await connection.close()
+        yield settings
+
+
+class Member:
+    """One process: its partitions, as it was told."""
+
+    def __init__(self, connection: Connection, name: str, told: list[tuple[str, str, int, int]]) -> None:
+        self.name = name
+        self.connection = connection
+        self.owned: dict[int, int] = {}
+        self.told = told
+        self.errors: list[Exception] = []
+        self.membership = Membership(
+            connection, name, {"signals": PARTITIONS}, lease_s=LEASE_S, failed=self.errors.append
+        )
+
+    async def acquired(self, ownership: Ownership) -> None:
+        self.owned[ownership.partition] = ownership.epoch
+        self.told.append(("acquired", self.name, ownership.partition, ownership.epoch))
+
+    async def released(self, partition: int) -> None:
+        self.told.append(("released", self.name, partition, self.owned.pop(partition)))
+
+    async def lost(self, partition: int) -> None:
+        self.told.append(("lost", self.name, partition, self.owned.pop(partition)))
+
+    async def join(self) -> None:
+        await self.membership.join({"signals": self})
+
+
+@asynccontextmanager
+async def members(nats: NatsSettings, *names: str) -> AsyncIterator[list[Member]]:
+    told: list[tuple[str, str, int, int]] = []
+    made = [Member(await connect_nats(nats, name=name), name, told) for name in names]
+    try:
+        yield made
+    finally:
+        for member in made:
+            if not member.connection.client.is_closed:
+                await member.membership.leave()
+                await member.connection.close()
+        assert [error for member in made for error in member.errors] == []
+
+
+async def until(condition: Callable[[], bool]) -> float:
+    """Wait for a condition; return the seconds that it took."""
+    clock = SystemClock()
+    began = clock.monotonic_ns()
+    async with asyncio.timeout(30):
+        while not condition():  # noqa: ASYNC110  # what is waited for is in other members
+            await asyncio.sleep(0.01)
+    return (clock.monotonic_ns() - began) / 1e9
+
+
+def divided(*all_members: Member) -> Callable[[], bool]:
+    """Whether every partition has one owner among the members, and the shares are fair."""
+
+    def check() -> bool:
+        held = Counter(partition for member in all_members for partition in member.owned)
+        sizes = [len(member.owned) for member in all_members]
+        return sorted(held) == list(range(PARTITIONS)) and set(held.values()) == {1} and max(sizes) - min(sizes) <= 1
+
+    return check
+
+
+async def test_the_first_takes_everything_and_a_joiner_gets_its_share(nats: NatsSettings) -> None:
+    async with members(nats, "a", "b", "c") as (a, b, c):
+        await a.join()
+        assert len(a.owned) == PARTITIONS
+        await b.join()
+        await until(divided(a, b))
+        await c.join()
+        await until(divided(a, b, c))
+        assert sorted(len(member.owned) for member in (a, b, c)) == [5, 5, 6]
+
+
+async def test_one_that_leaves_hands_everything_over(nats: NatsSettings) -> None:
+    async with members(nats, "a", "b") as (a, b):
+        await a.join()
+        await b.join()
+        await until(divided(a, b))
+        await a.membership.leave()
+        await until(divided(b))
+        assert a.owned == {}
+        assert b.membership.failovers == 0
+
+
+async def test_the_partitions_of_one_that_dies_are_taken_over_with_a_higher_epoch(nats: NatsSettings) -> None:
+    async with members(nats, "a", "b") as (a, b):
+        await a.join()
+        await b.join()
+        await until(divided(a, b))
+        had = dict(a.owned)
+        assert a.membership._task is not None
+        a.membership._task.cancel()  # killed: no sign of life any more, and nothing given back
+        await a.connection.client.close()
+        await until(lambda: len(b.owned) == PARTITIONS)
+        assert all(b.owned[partition] > epoch for partition, epoch in had.items())
+        assert b.membership.failovers == len(had)
+
+
+async def test_one_that_wakes_up_after_its_lease_does_not_believe_that_it_still_owns(nats: NatsSettings) -> None:
+    async with members(nats, "a", "b") as (a, b):
+        await a.join()
+        await b.join()
+        await until(divided(a, b))
+        task = a.membership._task
+        assert task is not None
+        task.cancel()  # paused
+        await asyncio.gather(task, return_exceptions=True)
+        had = set(a.owned)
+        await until(lambda: not a.membership.valid)
+        await until(lambda: len(b.owned) == PARTITIONS)
+        assert set(a.owned) == had  # nobody has told it yet
+        await a.membership._renew()  # it wakes up
+        assert not any(
+            a.membership.owns(Ownership("signals", partition, a.owned.get(partition, 1))) for partition in had
+        )
+        a.membership._task = asyncio.create_task(a.membership._run())
+        await until(divided(a, b))
+        assert {entry[2] for entry in a.told if entry[:2] == ("lost", "a")} == had
+
+
+async def test_an_epoch_is_never_given_twice(nats: NatsSettings) -> None:
+    async with members(nats, "a", "b", "c") as (a, b, c):
+        for member in (a, b, c):
+            await member.join()
+        await until(divided(a, b, c))
+        await b.membership.leave()
+        await until(divided(a, c))
+        epochs = Counter((partition, epoch) for what, _, partition, epoch in a.told if what == "acquired")
+        assert max(epochs.values()) == 1
