@@ -10,6 +10,7 @@ import pytest
 from botplatform import testing
 from botplatform.bus.jetstream import JetStreamEventBus
 from botplatform.bus.jetstream.consumer import BATCH
+from botplatform.bus.jetstream.lease import Lease
 from botplatform.bus.jetstream.stored import parse_ack
 from botplatform.bus.server import EmbeddedServer
 from botplatform.core.event_bus import Delivery
@@ -169,6 +170,7 @@ async def test_a_process_that_was_paused_stops_when_another_has_taken_over(empty
     await heir.publish_all(ticks(20))
     await until(lambda: len(first.deliveries) == 20)
     lease = paused._groups["everything"]._lease
+    assert isinstance(lease, Lease)
     assert lease._keeper is not None
     lease._keeper.cancel()
     lease._until_ns = 0  # a pause longer than the lease

@@ -87,11 +87,13 @@ class Taps:
             old = self._subscription
             try:
                 self._subscription = await client.subscribe(wanted, cb=partial(self._arrived, go))
+                # A round trip behind it: nats-py's own flush overtakes what it has not sent, the subscription included,
+                # and the old one would end before this one begins. After a reconnection the server has both anyway.
+                with contextlib.suppress(BusError):
+                    await self._connection.api("INFO")
                 if old is not None:
                     with contextlib.suppress(nats.errors.ConnectionReconnectingError):
                         await old.drain()  # type: ignore[no-untyped-call]  # nats-py leaves it out
-                else:
-                    await client.flush()
                 self._connection.check_subscription(wanted)
             except (nats.errors.Error, TimeoutError) as e:
                 raise BusError(f"cannot subscribe to {wanted} at {self._connection.where}: {e}") from e
