@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 from typing import Final, NamedTuple
 
 from botplatform.bootstrap.engines import (
@@ -153,7 +154,7 @@ class _Builder:
             runners[name] = market
             jobs.append(market.wait_ended)
             if self.settings.feed.pace == "real":
-                jobs.append(lambda: market.watch_silence(self.clock, SILENCE_EVERY_S))
+                jobs.append(partial(market.watch_silence, self.clock, SILENCE_EVERY_S))
         members: Members = self.membership or Solo()
         self.runners = runners
         process = Process(

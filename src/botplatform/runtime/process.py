@@ -54,7 +54,7 @@ class Solo:
     async def join(self, handlers: Mapping[str, Group]) -> None:
         """Take everything, the last ones in the flow first."""
         self._handlers = handlers
-        for name, handler in reversed(handlers.items()):
+        for name, handler in reversed(list(handlers.items())):
             await handler.acquired(Ownership(name, 0, 1))
 
     async def leave(self) -> None:
