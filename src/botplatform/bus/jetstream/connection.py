@@ -36,6 +36,8 @@ RECONNECT_WAIT_S: Final = 2.0
 """Longest pause between two attempts to reconnect, before jitter."""
 RETRY_S: Final = 0.05
 NOT_FOUND: Final = 404
+GOODBYE_S: Final = 0.1
+"""Seconds to wait for a socket to close whose server refused us."""
 LAME_PENALTY: Final = 10
 """Failures that a server counts for which said that it is about to stop: others are tried first."""
 _VIOLATION: Final = re.compile(r'permissions violation for (publish|subscription) to "([^"]+)"', re.IGNORECASE)
@@ -141,7 +143,8 @@ class Connection:
         if (transport := self.client._transport) is not None:  # noqa: SLF001  # nats-py leaves the socket open
             transport.close()  # type: ignore[no-untyped-call]  # nats-py leaves it out
             self.client._transport = None  # noqa: SLF001  # it would wait without end for a failed handshake
-            await asyncio.sleep(0)  # the socket is closed in the next turn of the loop
+            with contextlib.suppress(OSError, TimeoutError):
+                await asyncio.wait_for(transport.wait_closed(), GOODBYE_S)  # type: ignore[no-untyped-call]  # see above
         with contextlib.suppress(AssertionError):  # nats-py cannot close what it never began to open
             await self.client.close()
 
@@ -246,7 +249,8 @@ class Connection:
             self._last_error = error
         if self._opening and hopeless(error) and len(self.client.servers) == 1:
             raise error  # nats-py would try again until the time is over
-        logger.warning("nats: %s", explain(error))
+        level = logging.DEBUG if self._opening else logging.WARNING  # what ends the attempt is raised, in one sentence
+        logger.log(level, "nats: %s", explain(error))
 
     def _deny(self, kind: str, subject: str) -> None:
         """Fail what the server refused: it says only that it did, in lower case, and never answers."""
