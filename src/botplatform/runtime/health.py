@@ -1,0 +1,190 @@
+"""What a process tells a cluster about itself, over HTTP: alive, ready, started, its metrics and its lag.
+
+| path | 200 when | for |
+| --- | --- | --- |
+| `/livez` | its event loop turns and nothing failed | restarting it |
+| `/readyz` | it has started, is connected, has no problems and is not draining | taking it into account |
+| `/startupz` | it has started | being patient with it |
+| `/metrics` | always: Prometheus, as text | people |
+| `/lag` | the log says how much is pending: `{"lag": 12}` | scaling |
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from prometheus_client import CollectorRegistry
+from prometheus_client.exposition import choose_encoder
+
+from botplatform.bus.jetstream.connection import Connection
+from botplatform.bus.jetstream.setup import list_groups
+from botplatform.errors import BusError
+from botplatform.runtime.health_metrics import StateCollector, new_registry
+from botplatform.runtime.http_server import Request, Response, serve_http
+from botplatform.settings_health import HealthSettings
+
+__all__ = ["EngineStatus", "HealthState", "group_lag", "serve_health"]
+
+
+@dataclass(slots=True)
+class EngineStatus:
+    """One engine of the process."""
+
+    name: str
+    events_in: int = 0
+    """Events handled since the process started."""
+    events_out: int = 0
+    """Events published since the process started."""
+    sequence: int | None = None
+    """Place in the log of the newest event that was handled; None where there is none."""
+    lag: int | None = None
+    """Events that wait for the engine; None where that is not known."""
+    owned: Collection[int] = ()
+    """Partitions that this process owns."""
+
+
+async def _no_lag() -> int:
+    return 0
+
+
+@dataclass(slots=True)
+class HealthState:
+    """What there is to tell. The process sets it; `refresh`, where given, is called before each answer to do so."""
+
+    started: bool = False
+    """The start has finished."""
+    draining: bool = False
+    """The end has begun: not ready any more."""
+    connected: bool = True
+    """There is a connection to the bus."""
+    failed: str = ""
+    """Why the process cannot go on; empty while it can. Not alive any more."""
+    problems: list[str] = field(default_factory=list)
+    """Why it is not ready, each as a sentence: it is catching up, it does not own what it should."""
+    engines: list[EngineStatus] = field(default_factory=list)
+    publish_in_flight: int = 0
+    """Events on their way to the log."""
+    dead_letters: int = 0
+    """Events put aside since the process started."""
+    reconnects: int = 0
+    """Connections that came back since the process started."""
+    lag: Callable[[], Awaitable[int]] = _no_lag
+    """Returns how many events the groups of this process have pending, in all of its replicas; see `group_lag`."""
+    refresh: Callable[[HealthState], None] | None = None
+    """Brings the state up to date."""
+    registry: CollectorRegistry = field(default_factory=new_registry)
+    """Where anybody may register further metrics."""
+
+    def not_ready(self) -> list[str]:
+        """Say why the process is not ready; nothing when it is."""
+        reasons = [self.failed] if self.failed else []
+        if not self.started:
+            reasons.append("it has not finished starting")
+        if self.draining:
+            reasons.append("it is draining")
+        if not self.connected:
+            reasons.append("it is not connected to the bus")
+        return [*reasons, *self.problems]
+
+
+@asynccontextmanager
+async def serve_health(settings: HealthSettings, state: HealthState) -> AsyncIterator[int]:
+    """Serve while inside; yields the port, 0 when `health.port` is 0 and nothing is served.
+
+    It runs on the event loop of the process, which is what `/livez` is about. Raises `SettingsError` when the port
+    is in use.
+    """
+    if not settings.port:
+        yield 0
+        return
+    answers = _Answers(state, settings.lag_timeout_s)
+    try:
+        async with serve_http(settings.host, settings.port, answers.answer) as port:
+            yield port
+    finally:
+        answers.close()
+
+
+class _Answers:
+    """Answers each path from the state."""
+
+    def __init__(self, state: HealthState, lag_timeout_s: float) -> None:
+        self._state = state
+        self._timeout_s = lag_timeout_s
+        self._collector = StateCollector(state)
+        state.registry.register(self._collector)
+        self._paths: dict[str, Callable[[Request], Awaitable[Response]]] = {
+            "/livez": self._live,
+            "/readyz": self._ready,
+            "/startupz": self._startup,
+            "/metrics": self._metrics,
+            "/lag": self._lag,
+        }
+
+    def close(self) -> None:
+        """Take the state out of the registry."""
+        self._state.registry.unregister(self._collector)
+
+    async def answer(self, request: Request) -> Response:
+        """Answer one request."""
+        found = self._paths.get(request.path)
+        if found is None:
+            return _json(404, {"error": f"there is nothing here: ask for {', '.join(self._paths)}"})
+        if self._state.refresh is not None:
+            self._state.refresh(self._state)
+        return await found(request)
+
+    async def _live(self, _request: Request) -> Response:
+        return _verdict([self._state.failed] if self._state.failed else [])
+
+    async def _ready(self, _request: Request) -> Response:
+        return _verdict(self._state.not_ready())
+
+    async def _startup(self, _request: Request) -> Response:
+        return _verdict([] if self._state.started else ["it has not finished starting"])
+
+    async def _metrics(self, request: Request) -> Response:
+        encode, content_type = choose_encoder(request.accept)
+        return Response(200, encode(self._state.registry), content_type)
+
+    async def _lag(self, _request: Request) -> Response:
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                return _json(200, {"lag": await self._state.lag()})
+        except TimeoutError:
+            return _json(503, {"error": f"the log did not say within {self._timeout_s:g} s how much is pending"})
+        except BusError as e:
+            return _json(503, {"error": str(e)})
+
+
+def _verdict(reasons: list[str]) -> Response:
+    return _json(503, {"ok": False, "reasons": reasons}) if reasons else _json(200, {"ok": True})
+
+
+def _json(status: int, value: dict[str, Any]) -> Response:
+    return Response(status, json.dumps(value, ensure_ascii=False).encode() + b"\n")
+
+
+GROUP_AND_PARTITION: Final = "-"
+
+
+async def group_lag(connection: Connection, stream: str, groups: Iterable[str]) -> int:
+    """Return how many events wait for the groups, over all partitions: not delivered, or not acknowledged.
+
+    Raises `BusError` when the log does not answer.
+    """
+    wanted = set(groups)
+    return sum(
+        info["num_pending"] + info["num_ack_pending"]
+        for name, info in (await list_groups(connection, stream)).items()
+        if name in wanted or (_partition_of(name) and name.rpartition(GROUP_AND_PARTITION)[0] in wanted)
+    )
+
+
+def _partition_of(name: str) -> bool:
+    return name.rpartition(GROUP_AND_PARTITION)[2].isdigit()
