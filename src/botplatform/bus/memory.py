@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Mapping
 from typing import Final
 
 from botplatform.core.event_bus import (
@@ -54,7 +54,7 @@ class InMemoryLog:
     features = Feature.ISOLATED | Feature.CAUSE_FIRST | Feature.ORDERED | Feature.REPLAY | Feature.DEDUPLICATED
 
     def __init__(
-        self, groups: dict[str, tuple[str, ...]], *, keep: int = MAX_KEPT, max_waiting: int = MAX_WAITING
+        self, groups: Mapping[str, tuple[str, ...]], *, keep: int = MAX_KEPT, max_waiting: int = MAX_WAITING
     ) -> None:
         self._patterns = {name: tuple(map(check_pattern, patterns)) for name, patterns in groups.items()}
         self._log: deque[Delivery] = deque(maxlen=keep)

@@ -13,6 +13,7 @@ from contextlib import suppress
 from typing import Any, Final
 
 from botplatform.core.engine import CancelOrder, Cause, PendingEffect, SubmitOrder
+from botplatform.core.event_bus import Right
 from botplatform.core.events import Event, OrderEvent, OrderStatus
 from botplatform.core.seam import Clock
 from botplatform.errors import DuplicateOrder, ExchangeError, OutcomeUnknown
@@ -44,7 +45,7 @@ class ExchangeGateway:
     """Carries out effects at an `Exchange`, behind the last gate, and publishes what the venue reports.
 
     `publish` puts events into the log, `trading` reads whether trading is allowed, `lookup` finds an order that
-    an earlier process sent. Timeouts come from `request_timeout_s`, the age limit from `max_decision_age_s`.
+    an earlier process sent, `right` is that to send at all. Timeouts come from `request_timeout_s`, the age limit from `max_decision_age_s`.
     """
 
     def __init__(
@@ -57,6 +58,7 @@ class ExchangeGateway:
         lookup: Callable[[str], OrderRecord | None],
         request_timeout_s: float,
         max_decision_age_s: float,
+        right: Callable[[], Right | None] = lambda: None,
     ) -> None:
         self.exchange = exchange
         self.source = exchange.venue
@@ -64,6 +66,7 @@ class ExchangeGateway:
         self._publish = publish
         self._trading = trading
         self._lookup = lookup
+        self._right = right
         self._timeout_s = request_timeout_s
         self._max_age_s = max_decision_age_s
         self._lanes: dict[str, asyncio.Queue[PendingEffect]] = {}
@@ -101,11 +104,17 @@ class ExchangeGateway:
         with suppress(TimeoutError):
             async with asyncio.timeout(0 if self._failed.done() else STOP_WITHIN_S):
                 await self.wait_idle()
+        await self.abandon()
+
+    async def abandon(self) -> None:
+        """Send nothing more and close the connection, at once: somebody else stands before the venue now."""
         self._stopping = True
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self._failed.cancel()
+        self._under_way = 0
+        self._quiet.set()
         await self.exchange.close()
 
     @property
@@ -172,7 +181,9 @@ class ExchangeGateway:
 
     async def _submit(self, order: OrderEvent, pending: PendingEffect) -> None:
         cause = Cause(pending.cause.id, pending.cause.correlation_id)
-        refused = await self._refusal(order, pending.triggered_ns)
+        refused, right = await self._refusal(order, pending.triggered_ns), self._right()
+        while right is not None and not right.valid:
+            refused = await self._refusal(order, pending.triggered_ns)
         now = self._clock.now_ns()
         if refused is not None:
             await self._publish(
@@ -197,7 +208,10 @@ class ExchangeGateway:
             await self._unknown(order, cause, Reason.CONNECTION_LOST, f"{type(e).__name__}: {e}")
 
     async def _refusal(self, order: OrderEvent, triggered_ns: int) -> tuple[Reason, str] | None:
-        """Ask the last gate, just before the venue is called."""
+        """Ask the last gate, just before the venue is called; wait while somebody else may have the right to call."""
+        right = self._right()
+        if right is not None and not right.valid:
+            await right.wait_valid()
         if self._reconciling:
             text = f"decided while {len(self._reconciling)} orders of an earlier run are asked for at {self.source}"
             return Reason.STALE_DECISION, text
@@ -277,7 +291,7 @@ class ExchangeGateway:
     async def _tell(self, report: ExchangeReport) -> None:
         context = self._context(report.client_order_id) if isinstance(report, ExchangeReport) else None
         if context is None:
-            logger.warning("%s reports %.200r, which is about no order of ours", self.source, report)
+            logger.info("%s reports %.200r, which is about no order of this worker", self.source, report)
             return
         order, cause = context
         if report.status in FILLS and not report.trade_id:

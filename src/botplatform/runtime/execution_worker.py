@@ -140,6 +140,7 @@ class ExchangeWorker(EngineWorker):
             lookup=self._record,
             request_timeout_s=request_timeout_s,
             max_decision_age_s=max_decision_age_s,
+            right=lambda: self._right,
         )
         self._at_start = Orders()
 
@@ -149,6 +150,13 @@ class ExchangeWorker(EngineWorker):
             await super().stop()
         finally:
             await self.gateway.stop()
+
+    async def abandon(self) -> None:
+        """Stop at once, send nothing more, and save nothing: somebody else has the partition."""
+        try:
+            await self.gateway.abandon()
+        finally:
+            await super().abandon()
 
     def sources(self) -> set[str]:
         """Name the sources: the engine, the gateway and the venue's adapter."""

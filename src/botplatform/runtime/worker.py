@@ -115,16 +115,18 @@ class EngineWorker:
         if sequence <= self.sequence:
             return
         self.events_in += 1
+        save = self.events_in % self._every == 0
         try:
             step = self.host.process(event, self._clock.now_ns())
         except Exception as e:  # noqa: BLE001  # whatever an engine raises, its state is rebuilt and the event reported
             await self._rebuild(event, sequence, e)
+            save = True  # so that no later rebuilding meets this event again
         else:
             await self._carry_out(event, step)
         self.sequence = sequence
         if self._in_log and sequence >= self._caught_up_at:
             self._caught_up()
-        if self.events_in % self._every == 0:
+        if save:
             await self._checkpoint()
 
     async def _carry_out(self, event: Event, step: Step) -> None:  # noqa: ARG002  # the event is for those that derive
