@@ -20,8 +20,10 @@ __all__ = ["CONFLATED", "Audit"]
 
 CONFLATED: Final = "CONFLATED"
 """Code of the `system.warning` by which a consumer says what it left out of a symbol: `events_in` less `events_out`."""
-MARK_NS: Final = 50_000_000
-"""Distance of two marks of how far the log's time has come: how exactly young events are told from old ones."""
+FINEST_MARK_NS: Final = 1_000_000
+"""Least distance of two marks of how far the log's time has come: how exactly young events are told from old ones."""
+MARKS: Final = 1_000
+"""Marks that are kept."""
 
 
 class Audit:
@@ -35,6 +37,7 @@ class Audit:
     def __init__(self, *, signal_sets: Iterable[str] = ("default",), grace_s: float = 5.0, after: int = 0) -> None:
         self._after = after
         self._grace_ns = round(grace_s * 1e9)
+        self._mark_ns = max(FINEST_MARK_NS, self._grace_ns // MARKS)
         self._findings = Findings()
         self._ids = Known()
         self._trades = Known()
@@ -66,7 +69,7 @@ class Audit:
             self._gap(sequence, gap)
         self._last = sequence
         self._events += 1
-        if event.created_ns > self._marks[-1][0] + MARK_NS:
+        if event.created_ns > self._marks[-1][0] + self._mark_ns:
             self._mark(event.created_ns, sequence)
         before = self._ids.add(hash(event.id), sequence)
         if before:

@@ -35,6 +35,8 @@ COMMANDS: Final = {
     "reduce": Command("run", "reduce", "Let only orders pass that cut exposure, until resumed."),
     "resume": Command("run", "resume", "Let all orders pass again."),
     "permissions": Command("permissions", "permissions", "Print the NATS permissions that engines and people need."),
+    "load": Command("load", "load", "Publish a synthetic market at a steady rate."),
+    "audit": Command("audit", "audit", "Count what is missing, doubled or out of order in the log."),
     "events": Command("events", "app", "Watch, decode and publish events."),
     "config": Command("config", "app", "Show and check the settings."),
 }
