@@ -36,6 +36,7 @@ from botplatform.feeds.feed import paced
 from botplatform.runtime.checkpoint import BucketCheckpoints, Checkpoints, MemoryCheckpoints
 from botplatform.runtime.execution_worker import ExchangeWorker, ExecutionWorker
 from botplatform.runtime.group import GroupWorkers, PartitionWorker
+from botplatform.runtime.health import EngineStatus, HealthState, group_lag
 from botplatform.runtime.logged_bus import LoggedBus
 from botplatform.runtime.market_group import MarketDataGroup, Source
 from botplatform.runtime.membership import Membership, Ownership
@@ -66,6 +67,8 @@ class Platform(NamedTuple):
     """Who owns what; None on the bus in memory."""
     model: Callable[[], LiveModel]
     """Returns the live model, where this process runs monitoring and owns it; an empty one otherwise."""
+    health: HealthState
+    """What to tell a cluster about this process."""
 
 
 @asynccontextmanager
@@ -166,7 +169,29 @@ class _Builder:
             heartbeat_s=self.settings.monitoring.heartbeat_s,
             jobs=tuple(jobs),
         )
-        return Platform(process, self.connection, self.trading, self.membership, self.model)
+        health = HealthState(lag=self.lag, refresh=partial(self.refresh, process))
+        return Platform(process, self.connection, self.trading, self.membership, self.model, health)
+
+    async def lag(self) -> int:
+        """Return how many events wait for the groups of this process, in all replicas."""
+        if not isinstance(self.connection, JetStreamEventBus):
+            return 0
+        return await group_lag(self.connection.connection, self.settings.bus.stream, self.engines)
+
+    def refresh(self, process: Process, state: HealthState) -> None:
+        """Bring what is told about this process up to date."""
+        state.started, state.draining, state.failed = process.started, process.draining, process.failure
+        owned = self.membership.owned if self.membership else {name: [0] for name in process.groups}
+        state.engines = [
+            EngineStatus(name, group.events_in, group.events_out, owned=owned.get(name, ()))
+            for name, group in process.groups.items()
+        ]
+        if self.membership is not None:
+            lapsed = process.started and not self.membership.valid
+            state.problems = ["its sign of life is not renewed: it handles nothing until it is"] if lapsed else []
+        if isinstance(self.connection, JetStreamEventBus):
+            state.connected = self.connection.connection.connected.is_set()
+            state.publish_in_flight = self.connection.in_flight
 
     def model(self) -> LiveModel:
         """Return the live model of the monitoring engine that this process ran last."""

@@ -22,6 +22,7 @@ from botplatform.cli.invocation import invocation_of
 from botplatform.core.events import TradingState
 from botplatform.core.seam import SystemClock
 from botplatform.errors import SettingsError
+from botplatform.runtime.health import serve_health
 from botplatform.runtime.operator import change_trading_state
 from botplatform.runtime.process import Process
 from botplatform.runtime.trading_state import BucketTradingState
@@ -87,7 +88,8 @@ async def _run(settings: Settings, engines: tuple[str, ...], *, start_server: bo
         where = ready.nats.url if ready.bus.backend == "jetstream" else "memory"
         async with open_platform(ready, engines) as platform:
             begun = f"running {', '.join(engines)} on {where}; Ctrl-C ends"
-            await run_until_signal(platform.process, begun)
+            async with serve_health(ready.health, platform.health):
+                await run_until_signal(platform.process, begun)
 
 
 async def run_until_signal(process: Process, begun: str = "") -> None:
@@ -123,7 +125,9 @@ async def embedded(settings: Settings, directory: Path | None = None) -> AsyncIt
         nats = settings.nats.model_copy(update={"url": server.url})
         bus = settings.bus.model_copy(update={"backend": "jetstream"})
         ready = settings.model_copy(update={"nats": nats, "bus": bus})
-        async with await JetStreamEventBus.connect(ready.nats, ready.bus, groups=groups(ready), partitioned=PARTITIONED):
+        async with await JetStreamEventBus.connect(
+            ready.nats, ready.bus, groups=groups(ready), partitioned=PARTITIONED
+        ):
             pass
         yield ready
 

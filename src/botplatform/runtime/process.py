@@ -89,6 +89,12 @@ class Process:
         self._jobs = jobs
         self._stop = asyncio.Event()
         self._beats = 0
+        self.started = False
+        """It has joined the others and has its first share."""
+        self.draining = False
+        """Its end has begun."""
+        self.failure = ""
+        """Why it ended, when something went wrong."""
 
     def stop(self) -> None:
         """Ask the process to end."""
@@ -102,6 +108,7 @@ class Process:
             await asyncio.wait([joining, *tasks], return_when=asyncio.FIRST_COMPLETED)
             if joining.done():
                 joining.result()
+                self.started = True
                 tasks.append(asyncio.create_task(self._heartbeats()))
                 await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
             else:
@@ -110,7 +117,11 @@ class Process:
             for task in tasks:
                 if task.done() and not task.cancelled():
                     task.result()
+        except Exception as e:
+            self.failure = str(e)
+            raise
         finally:
+            self.draining = True
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)

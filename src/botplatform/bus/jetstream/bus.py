@@ -67,7 +67,7 @@ class JetStreamEventBus:
         """The trading state."""
         self._settings = settings
         self._stream = settings.stream
-        self._publisher = Publisher(connection, settings)
+        self._publisher = Publisher(connection, settings, self.counters)
         self._taps = Taps(connection, self.counters, self._publish_quietly)
         self._groups: dict[str, GroupConsumer] = {}
         self._progress = asyncio.Event()
@@ -128,6 +128,11 @@ class JetStreamEventBus:
     async def setup(self, groups: Mapping[str, Iterable[str]], partitioned: Collection[str] = ()) -> SetupReport:
         """Create or update the log and the consumers of `groups`; see `botplatform.bus.jetstream.setup`."""
         return await setup(self.connection, self._settings, groups, partitioned)
+
+    @property
+    def in_flight(self) -> int:
+        """Events that are on their way to the log."""
+        return self._publisher.in_flight
 
     def log_id(self) -> str:
         """Return the id of the log, minted when it was set up first; part of every root's id."""
