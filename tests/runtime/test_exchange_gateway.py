@@ -112,7 +112,8 @@ class Bench:
         return self.engine.positions.by_symbol(symbol)[0].quantity
 
     async def stop(self) -> None:
-        await self.worker.stop()
+        if not self.worker.gateway._stopping:
+            await self.worker.stop()
         await self.log.close()
 
 
@@ -427,3 +428,55 @@ async def test_a_restart_does_not_tell_again_what_the_log_has(made: list[Bench])
     await bench.settled()
     assert bench.venue.questions >= 1
     assert len(bench.told) == seen
+
+
+class Lease:
+    """The right to call the venue, in the hands of the test."""
+
+    def __init__(self) -> None:
+        self.held = asyncio.Event()
+
+    @property
+    def valid(self) -> bool:
+        return self.held.is_set()
+
+    @property
+    def left_s(self) -> float:
+        return 1.0 if self.valid else 0.0
+
+    async def wait_valid(self) -> None:
+        await self.held.wait()
+
+
+async def test_nothing_is_sent_without_the_right_to_and_the_gate_is_asked_again_after_it(made: list[Bench]) -> None:
+    bench = Bench(delay_s=0.2)
+    made.append(bench)
+    lease = Lease()
+    lease.held.set()
+    bench.worker.place(None, lease)
+    await bench.start()
+    await bench.decide(intent(size="0.1"))
+    await bench.decide(intent(size="0.2"))
+    await bench.wait_for("order.submitted", 2)
+    await asyncio.sleep(0.05)  # the first is on its way, the second waits behind it
+    lease.held.clear()
+    await asyncio.sleep(0.4)
+    assert [request.quantity for request in bench.venue.received] == [Decimal("0.1")]
+    await bench.trading.write(TradingStateRecord(TradingState.HALTED, "halted meanwhile"))
+    lease.held.set()
+    await bench.settled()
+    (denied,) = map(order_of, bench.of("order.denied"))
+    assert denied.reason_code == "HALTED"
+    assert len(bench.venue.received) == 1
+
+
+async def test_whoever_loses_the_partition_sends_nothing_more(made: list[Bench]) -> None:
+    bench = await started(made, delay_s=0.3)
+    for _ in range(3):
+        await bench.decide(intent(size="0.1"))
+    await bench.wait_for("order.submitted", 3)
+    await bench.worker.abandon()
+    await asyncio.sleep(0.5)
+    assert bench.venue.received == []
+    assert bench.worker.gateway.idle
+    assert bench.checkpoints.saved == {}
