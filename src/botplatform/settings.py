@@ -86,6 +86,9 @@ class BusSettings(Section):
     """Seconds in which the server drops a repeated event id. Default: 120."""
     lease_s: float = Field(1.5, ge=0.5, le=60)
     """Seconds after which a process that gives no sign of life loses its partitions to others. Default: 1.5."""
+    conflate_waiting: int = Field(0, ge=0, le=256)
+    """Leave out ticks that a newer one of the same symbol has overtaken, while so many events wait for a partition of
+    the signals engine; the log says which. 0: never. Default: 0."""
     checkpoint_every: int = Field(1000, ge=1)
     """Events that an engine handles between two checkpoints of its state. Default: 1000."""
 
@@ -208,6 +211,9 @@ class RiskSettings(Section):
     """Largest value of one order, in the quote currency. Default: 100000."""
     max_position_notional: Money = Decimal(500_000)
     """Largest value of one leg, working orders included. Default: 500000."""
+    max_account_notional: Money = Decimal(0)
+    """Most that the account may have at stake, in the quote currency: what is held at cost, and working orders that
+    open, over all symbols and replicas. Default: 0, no limit."""
     max_open_orders: int = Field(50, ge=1)
     """Most orders of one symbol at work at once. Default: 50."""
     max_price_deviation: Share = 0.1

@@ -29,6 +29,7 @@ from botplatform.engines.market_data.engine import MarketDataEngine
 from botplatform.engines.monitoring.engine import MonitoringEngine
 from botplatform.engines.monitoring.model import LiveModel
 from botplatform.engines.notifications.sender import AlertSender
+from botplatform.engines.signals.engine import SignalsEngine
 from botplatform.engines.storage.engine import StorageSink
 from botplatform.errors import SettingsError
 from botplatform.exchanges.loading import PAPER, make_exchange
@@ -236,8 +237,16 @@ class _Builder:
 
     def engine(self, name: str) -> Callable[[], EngineWorker]:
         """Return what makes a worker of a processing engine."""
-        build, every = engine_factory(name, self.settings), self.settings.bus.checkpoint_every
-        return lambda: EngineWorker(build, self.bus, self.clock, self.checkpoints, checkpoint_every=every)
+        build, bus = engine_factory(name, self.settings), self.settings.bus
+        waiting = bus.conflate_waiting if name == SignalsEngine.name else 0
+        return lambda: EngineWorker(
+            build,
+            self.bus,
+            self.clock,
+            self.checkpoints,
+            checkpoint_every=bus.checkpoint_every,
+            conflate_waiting=waiting,
+        )
 
     def execution(self) -> EngineWorker:
         """Make a worker of the execution engine, before the configured venue."""

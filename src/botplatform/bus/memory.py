@@ -13,6 +13,7 @@ from typing import Final
 from botplatform.core.event_bus import (
     AsyncHandler,
     AsyncInMemoryEventBus,
+    Conflation,
     Delivery,
     DeliveryHandler,
     Feature,
@@ -127,6 +128,7 @@ class InMemoryLog:
         *,
         after: int | None = None,
         right: Right | None = None,  # noqa: ARG002  # within one process everything is its own
+        conflation: Conflation | None = None,  # noqa: ARG002  # publishers wait for those that are behind
     ) -> None:
         """Deliver to a group, in order, one at a time; what is kept behind `after` comes first."""
         if group not in self._patterns or group in self._groups:

@@ -23,6 +23,7 @@ __all__ = [
     "AsyncEventBus",
     "AsyncHandler",
     "AsyncInMemoryEventBus",
+    "Conflation",
     "Delivery",
     "DurableEventBus",
     "EventBus",
@@ -101,6 +102,17 @@ class Delivery(NamedTuple):
     """Place in the log; what orders replay. Starts at 1."""
     redelivered: bool = False
     """It was delivered before and not acknowledged."""
+    left_out: tuple[int, ...] = ()
+    """Sequences of older ticks of the same symbol that were left out on purpose, because the group was behind."""
+
+
+class Conflation(NamedTuple):
+    """When ticks may be left out: only `market.snapshot` that a newer one of the same symbol has overtaken."""
+
+    waiting: int
+    """Ticks are left out while at least so many events wait."""
+    exact_until: int
+    """None is left out up to this sequence."""
 
 
 DeliveryHandler = Callable[[Delivery], Awaitable[object]]
@@ -128,12 +140,18 @@ class DurableEventBus(AsyncEventBus, Protocol):
     features: Feature
 
     async def attach(
-        self, group: str, handler: DeliveryHandler, *, after: int | None = None, right: Right | None = None
+        self,
+        group: str,
+        handler: DeliveryHandler,
+        *,
+        after: int | None = None,
+        right: Right | None = None,
+        conflation: Conflation | None = None,
     ) -> None:
         """Deliver to the group's durable consumer, in order, one at a time; acknowledge when the handler returns.
 
         `after` continues right behind that sequence of the log; None continues where the group stopped. With a
-        `right`, nothing is delivered while that is not valid. A handler that raises stops the delivery: the event
+        `right`, nothing is delivered while that is not valid; with `conflation`, overtaken ticks may be left out. A handler that raises stops the delivery: the event
         is not acknowledged, and `wait_failed` raises.
         """
 

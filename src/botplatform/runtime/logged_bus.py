@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from typing import Protocol
 
-from botplatform.core.event_bus import AsyncHandler, Delivery, DeliveryHandler, DurableEventBus, Right
+from botplatform.core.event_bus import AsyncHandler, Conflation, Delivery, DeliveryHandler, DurableEventBus, Right
 from botplatform.core.events import Event
 
 __all__ = ["LoggedBus", "Works"]
@@ -52,10 +52,16 @@ class LoggedBus:
         self._bus.unsubscribe(event_type, handler)
 
     async def attach(
-        self, group: str, handler: DeliveryHandler, *, after: int | None = None, right: Right | None = None
+        self,
+        group: str,
+        handler: DeliveryHandler,
+        *,
+        after: int | None = None,
+        right: Right | None = None,
+        conflation: Conflation | None = None,
     ) -> None:
         """Pass on."""
-        await self._bus.attach(group, handler, after=after, right=right)
+        await self._bus.attach(group, handler, after=after, right=right, conflation=conflation)
 
     async def detach(self, group: str, *, abandon: bool = False) -> None:
         """Pass on."""

@@ -10,11 +10,12 @@ from msgspec.structs import replace
 
 from botplatform.bus.jetstream.setup import partition_consumer
 from botplatform.core.engine import Engine, EngineHost, Step
-from botplatform.core.event_bus import Delivery, DurableEventBus, Right
+from botplatform.core.event_bus import Conflation, Delivery, DurableEventBus, Right
 from botplatform.core.events import Event, Severity, SystemEvent
 from botplatform.core.seam import Clock, derive_id
 from botplatform.errors import Fenced, StateError
 from botplatform.runtime.checkpoint import Checkpoint, Checkpoints
+from botplatform.runtime.left_out import left_out_by, left_out_event
 
 __all__ = ["EngineWorker"]
 
@@ -39,6 +40,7 @@ class EngineWorker:
         checkpoints: Checkpoints,
         *,
         checkpoint_every: int = 1000,
+        conflate_waiting: int = 0,
     ) -> None:
         self._build = build
         self._bus = bus
@@ -58,6 +60,8 @@ class EngineWorker:
         self.sequence = 0
         self._saved = Checkpoint(0, b"")
         self._in_log: dict[str, Event] = {}
+        self._conflate_waiting = conflate_waiting
+        self._left_out: set[int] = set()
         self._caught_up_at = 0
 
     def place(self, partition: int | None, right: Right | None) -> None:
@@ -79,7 +83,11 @@ class EngineWorker:
         self.sequence = self._saved.sequence
         self._caught_up_at = await self._bus.last_sequence()
         await self._read_own_outputs()
-        await self._bus.attach(self.slot, self._on_delivery, after=self.sequence, right=self._right)
+        limit = self._conflate_waiting
+        conflation = Conflation(limit, self._caught_up_at) if limit else None
+        await self._bus.attach(
+            self.slot, self._on_delivery, after=self.sequence, right=self._right, conflation=conflation
+        )
 
     async def stop(self) -> None:
         """Finish the event in hand, then save the state."""
@@ -106,14 +114,21 @@ class EngineWorker:
 
     def _note_own_output(self, event: Event) -> None:
         self._in_log[event.id] = event
+        self._left_out |= left_out_by(event)
 
     def _extra_publishes(self) -> tuple[str, ...]:
-        return ("system.error",)
+        return ("system.error", "system.warning")
 
     async def _on_delivery(self, delivery: Delivery) -> None:
         event, sequence = delivery.event, delivery.sequence
         if sequence <= self.sequence:
             return
+        if sequence in self._left_out:
+            self.sequence = sequence
+            return
+        if delivery.left_out:
+            self._left_out.update(delivery.left_out)
+            await self._publish([left_out_event(event, delivery.left_out, self.name, self._clock.now_ns())])
         self.events_in += 1
         save = self.events_in % self._every == 0
         try:
@@ -168,7 +183,8 @@ class EngineWorker:
         async for delivery in self._bus.replay(
             listens, after=self._saved.sequence, until=sequence - 1, partition=self.partition
         ):
-            host.process(delivery.event, delivery.event.created_ns)
+            if delivery.sequence not in self._left_out:
+                host.process(delivery.event, delivery.event.created_ns)
         self.host = host
         message = f"the engine {self.name} raised {type(error).__name__} on {event.type} {event.id}: {error}"
         payload = SystemEvent(
@@ -203,6 +219,7 @@ class EngineWorker:
                 await self._clock.sleep(FENCED_WAIT_S)  # whoever was faster shows itself by then, and this ends
                 raise
             self._saved = checkpoint
+            self._left_out = {sequence for sequence in self._left_out if sequence > self.sequence}
 
     def _venue_state(self) -> bytes:
         return b""

@@ -21,7 +21,7 @@ from botplatform.bus.jetstream.setup import CHECKPOINTS, TRADING, SetupReport, l
 from botplatform.bus.jetstream.stored import Counters
 from botplatform.bus.jetstream.subjects import BROADCAST, filters
 from botplatform.bus.jetstream.taps import Taps
-from botplatform.core.event_bus import AsyncHandler, Delivery, DeliveryHandler, Feature, Right, matches
+from botplatform.core.event_bus import AsyncHandler, Conflation, Delivery, DeliveryHandler, Feature, Right, matches
 from botplatform.core.events import Event
 from botplatform.core.seam import Clock, random_id
 from botplatform.errors import BusError
@@ -171,12 +171,14 @@ class JetStreamEventBus:
         after: int | None = None,
         standby: bool = False,
         right: Right | None = None,
+        conflation: Conflation | None = None,
     ) -> None:
         """Deliver to the group's durable consumer, in order, one at a time; acknowledge when the handler returns.
 
         `after` continues right behind that sequence of the log; None continues where the group stopped. One process
         at a time holds a group; with `standby` this one begins when the other ends, which is right only for handlers
-        without state of their own. With a `right`, somebody else sees to it that only one process has it. A handler
+        without state of their own. With a `right`, somebody else sees to it that only one process has it; with
+        `conflation`, ticks that newer ones have overtaken may be left out. A handler
         that raises stops the delivery, and `wait_failed` raises what it raised. Raises `StreamError` when the group
         was not set up, or another process holds it for longer than a crash takes.
         """
@@ -189,6 +191,7 @@ class JetStreamEventBus:
             handler,
             self.counters,
             lease=right or Lease(self.connection, group, self._member),
+            conflation=conflation,
             on_idle=self._progress.set,
             on_failed=self._fail,
         )

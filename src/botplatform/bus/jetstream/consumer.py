@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 import json
 import logging
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable
 from functools import partial
 from typing import Any, Final
@@ -23,7 +23,7 @@ from nats.aio.subscription import Subscription
 from botplatform.bus.jetstream.connection import Connection
 from botplatform.bus.jetstream.lease import LEASE_S, Lease
 from botplatform.bus.jetstream.stored import Arrived, Counters, decode_stored, parse_ack
-from botplatform.core.event_bus import Delivery, DeliveryHandler, Right
+from botplatform.core.event_bus import Conflation, Delivery, DeliveryHandler, Right
 from botplatform.errors import BotPlatformError, BusError, StreamError
 
 __all__ = ["GroupConsumer"]
@@ -38,6 +38,8 @@ LOOK_S: Final = 1.0
 """Seconds between two looks whether deliveries still come."""
 QUIET_S: Final = 2 * LEASE_S
 """Seconds without a word of the server, though pulls end more often, after which the session begins anew."""
+TICKS: Final = "market.snapshot."
+"""What may be left out when a group is behind."""
 SHORTEST_PULL_S: Final = 0.05
 RETRY_S: Final = 0.1
 
@@ -56,6 +58,7 @@ class GroupConsumer:
         counters: Counters,
         *,
         lease: Lease | Right,
+        conflation: Conflation | None = None,
         on_idle: Callable[[], None],
         on_failed: Callable[[Exception], None],
     ) -> None:
@@ -71,6 +74,9 @@ class GroupConsumer:
         self._handler = handler
         self._counters = counters
         self._lease = lease
+        self._conflation = conflation
+        self._ticks: Counter[str] = Counter()
+        self._left_out: dict[str, list[int]] = {}
         self._on_idle = on_idle
         self._on_failed = on_failed
         self._waiting: deque[tuple[int, Msg, Arrived]] = deque()
@@ -196,6 +202,7 @@ class GroupConsumer:
         self._session += 1
         await self._close_session()
         self._waiting.clear()
+        self._ticks.clear()
         self._to_acknowledge = None
         self._stale.clear()
         self._next, self._outstanding = 1, 0
@@ -243,6 +250,8 @@ class GroupConsumer:
             self._next += 1
             self._outstanding -= 1
             self._waiting.append((session, message, arrived))
+            if self._conflation is not None and message.subject.startswith(TICKS):
+                self._ticks[message.subject] += 1
             self._work.set()
 
     async def _status(self, message: Msg) -> None:
@@ -300,6 +309,10 @@ class GroupConsumer:
                 await self._regain()
                 continue
             session, message, arrived = self._waiting.popleft()
+            if self._conflation is not None and self._is_overtaken(self._conflation, message.subject, arrived.sequence):
+                self.handled, self._known = arrived.sequence, True
+                self._counters.conflated += 1
+                continue
             self._busy = True
             try:
                 await self._handle(session, message, arrived)
@@ -311,6 +324,17 @@ class GroupConsumer:
                 self._busy = False
             await self._pull()
         await self._acknowledge()
+
+    def _is_overtaken(self, conflation: Conflation, subject: str, sequence: int) -> bool:
+        """Tell whether a tick is left out: too many events wait, and a newer one of its symbol is among them."""
+        if not subject.startswith(TICKS):
+            return False
+        self._ticks[subject] -= 1
+        behind = len(self._waiting) >= conflation.waiting and self._ticks[subject] > 0
+        if not behind or sequence <= max(conflation.exact_until, self.handled):
+            return False
+        self._left_out.setdefault(subject, []).append(sequence)
+        return True
 
     async def _regain(self) -> None:
         """Wait until the group is ours for certain, or until there is no more to do."""
@@ -324,7 +348,8 @@ class GroupConsumer:
         if arrived.sequence > self.handled:  # else it was handled before, and only its acknowledgement was lost
             event = decode_stored(message, self._counters)
             if event is not None:
-                await self._handler(Delivery(event, arrived.sequence, arrived.deliveries > 1))
+                left_out = tuple(self._left_out.pop(message.subject, ()))
+                await self._handler(Delivery(event, arrived.sequence, arrived.deliveries > 1, left_out))
             self.handled = arrived.sequence
             self._known = True
         if session != self._session:  # it comes again, with a number that the consumer still knows

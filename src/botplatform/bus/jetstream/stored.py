@@ -20,13 +20,17 @@ logger = logging.getLogger(__name__)
 class Counters:
     """What went wrong and was survived, for monitoring."""
 
-    __slots__ = ("dropped", "undecodable")
+    __slots__ = ("conflated", "dropped", "paused", "undecodable")
 
     def __init__(self) -> None:
+        self.conflated = 0
+        """Ticks that were left out on purpose, because a group was behind."""
         self.undecodable = 0
         """Bodies that are not events, or not of the type that their subject says."""
         self.dropped = 0
         """Events that a live subscription did not see, because its handlers were too slow."""
+        self.paused = 0
+        """Times that publishing of ticks began to wait, because the log was nearly full."""
 
 
 class Arrived(NamedTuple):
