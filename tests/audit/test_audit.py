@@ -91,8 +91,15 @@ def test_each_feed_epoch_begins_with_1() -> None:
 
 def test_a_log_whose_beginning_has_expired_may_begin_anywhere() -> None:
     ticks = [tick(7), tick(8)]
-    assert found([None, None, *ticks, *map(answer, ticks)]) == {Rule.GONE: 2}
+    assert found([None, None, *ticks, *map(answer, ticks)]) == {Rule.GONE: 2, Rule.EDGE: 2}
     assert found([*ticks, *map(answer, ticks)], after=50) == {}
+
+
+def test_while_the_log_is_read_more_may_expire_at_its_edge() -> None:
+    """A hole, and a snapshot whose signal is gone, both beside what has expired; later ones are missing."""
+    ticks = [tick(7), tick(9), tick(20), tick(22), tick(23)]
+    log = [None, *ticks[:2], answer(ticks[1]), *ticks[2:], *map(answer, ticks[2:4]), last_word()]
+    assert found(log) == {Rule.GONE: 1, Rule.EDGE: 2, Rule.TICK_MISSING: 11, Rule.SIGNAL_MISSING: 1}
 
 
 def test_a_snapshot_without_signals_is_missing_them() -> None:
@@ -225,7 +232,7 @@ def test_an_effect_before_its_cause_is_found() -> None:
 def test_a_cause_that_has_expired_is_counted_apart() -> None:
     gone, kept = tick(1), tick(9)
     decided = decision(intent("cancel"), cause=answer(gone))
-    assert found([None, decided, kept, answer(kept), last_word()]) == {Rule.GONE: 1, Rule.CAUSE_GONE: 1}
+    assert found([None, decided, kept, answer(kept), last_word()]) == {Rule.GONE: 1, Rule.CAUSE_GONE: 1, Rule.EDGE: 1}
 
 
 def test_orders_do_not_expire() -> None:
@@ -235,9 +242,9 @@ def test_orders_do_not_expire() -> None:
 
 
 def test_long_after_the_oldest_tick_a_cause_cannot_have_expired() -> None:
-    kept, late = tick(9), tick(10, at_s=500)
+    kept, late = tick(9), tick(500)
     log = [None, kept, answer(kept), late, answer(late), decision(intent("cancel"), cause=answer(tick(3)), at_s=600)]
-    assert found(log) == {Rule.GONE: 1, Rule.NO_CAUSE: 1}
+    assert found(log) == {Rule.GONE: 1, Rule.NO_CAUSE: 1, Rule.EDGE: 1, Rule.TICK_MISSING: 490}
 
 
 def test_the_part_that_was_not_read_may_hold_a_cause() -> None:

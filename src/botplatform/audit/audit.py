@@ -98,8 +98,12 @@ class Audit:
     def _market(self, event: Event, sequence: int, _cause: int) -> None:
         snapshot = event.payload
         assert type(snapshot) is MarketEvent
+        edge = self._causes.at_edge(event.created_ns)
         whole = not self._lost and not self._after
-        wanted = self._feeds.take(event, snapshot, sequence, whole=whole)
+        wanted = self._feeds.take(event, snapshot, sequence, whole=whole, edge=edge)
+        if edge:
+            self._findings.add(Rule.EDGE, sequence, event.id, "this snapshot of {} is not judged", snapshot.symbol)
+            wanted = False
         self._ticks.add(sequence, self._feeds.number(snapshot.symbol), wanted=wanted)
 
     def _signal(self, event: Event, sequence: int, cause: int) -> None:

@@ -25,6 +25,8 @@ SHORT_LIVED: Final = ("market.", "signal.")
 """Types that expire."""
 LATE_NS: Final = 60 * 10**9
 """How long after the oldest tick in the log an event's cause may have been older than that tick."""
+EDGE_NS: Final = 5 * 10**9
+"""How long after the oldest tick in the log others, and what answers them, may have expired while it was read."""
 MAX_LANES: Final = 1_000_000
 
 Resolved = Callable[[int, int], None]
@@ -77,6 +79,10 @@ class Causes:
         elif lane:
             self._check_order(self._newest, lane, sequence, place, event.id)
         return place
+
+    def at_edge(self, created_ns: int) -> bool:
+        """Tell whether something of that time stands beside what has expired."""
+        return self._horizon is not None and self._horizon[0] > 0 and created_ns <= self._horizon[1] + EDGE_NS
 
     def _lane(self, event: Event) -> int:
         """Number what one engine publishes of one type for one key."""

@@ -50,10 +50,11 @@ class Feeds:
             feed = self._feeds[symbol] = _Feed(len(self._feeds))
         return feed
 
-    def take(self, event: Event, snapshot: MarketEvent, sequence: int, *, whole: bool) -> bool:
+    def take(self, event: Event, snapshot: MarketEvent, sequence: int, *, whole: bool, edge: bool = False) -> bool:
         """Check a snapshot; tell whether consumers take it, that is whether it has to be answered.
 
-        `whole` says that the log has lost nothing before: then each feed epoch has to begin with 1.
+        `whole` says that the log has lost nothing before: then each feed epoch has to begin with 1. At the `edge` of
+        what has expired, holes are what has expired last.
         """
         feed = self._feed(snapshot.symbol)
         epoch, number = snapshot.feed_epoch, snapshot.feed_sequence
@@ -72,6 +73,8 @@ class Feeds:
             self._again(feed, event, snapshot, sequence)
             return False
         else:
+            if edge:
+                feed.epoch, feed.sequence = epoch, number - 1
             self._jump(feed, event, snapshot, sequence, whole=whole)
         self._check_time(feed, event, sequence)
         return True

@@ -44,6 +44,7 @@ class Rule(StrEnum):
     CONFLATED = "conflated"
     FAILED = "failed"
     CAUSE_GONE = "cause gone"
+    EDGE = "at the edge"
     GONE = "gone"
 
 
@@ -66,6 +67,7 @@ RULES: Final[Mapping[Rule, tuple[Kind, str]]] = {
     Rule.CONFLATED: (Kind.APART, "ticks left out on purpose, as the log says"),
     Rule.FAILED: (Kind.APART, "unanswered, and the log has a system.error about it"),
     Rule.CAUSE_GONE: (Kind.APART, "the cause has expired, or lies before the part that was read"),
+    Rule.EDGE: (Kind.APART, "ticks beside those that have expired: what belongs to them may have expired as well"),
     Rule.GONE: (Kind.APART, "sequences of the log that were deleted or have expired"),
 }
 """What each rule is about, and what one count of it is."""
