@@ -87,7 +87,7 @@ class Known:
 
 def _buckets(keys: array[int], count: int) -> Iterator[array[int]]:
     """Deal the places of keys out so that equal keys meet in one bucket."""
-    buckets = [array("L") for _ in range(count)]
+    buckets = [array("I") for _ in range(count)]
     for index, key in enumerate(keys):
         buckets[key % count].append(index)
     return iter(buckets)
