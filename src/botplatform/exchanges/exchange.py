@@ -12,9 +12,10 @@ from typing import Protocol, runtime_checkable
 
 from msgspec import Struct
 
-from botplatform.core.events import LiquiditySide, MarketEvent, OrderStatus, OrderType, PositionSide, Side, TimeInForce
+from botplatform.core.events import MarketEvent, OrderType, PositionSide, Side, TimeInForce
+from botplatform.trading.venue_report import ExchangeReport
 
-__all__ = ["Exchange", "ExchangeReport", "OrderRequest", "ReportHandler", "SimulatedExchange"]
+__all__ = ["Exchange", "ExchangeReport", "OrderRequest", "Reconnects", "ReportHandler", "SimulatedExchange"]
 
 
 class OrderRequest(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -36,35 +37,6 @@ class OrderRequest(Struct, frozen=True, kw_only=True, omit_defaults=True):
     valid_until_ns: int = 0
     """After this time of its own clock the venue does not take the order any more: nanoseconds since the UNIX epoch,
     0 for no end. It bounds how long a request can be under way; it does not end an order that was taken."""
-
-
-class ExchangeReport(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What a venue says about one order: an answer, an execution report or the result of a query."""
-
-    client_order_id: str
-    symbol: str
-    status: OrderStatus
-    """ACCEPTED, PARTIALLY_FILLED, FILLED, REJECTED, CANCELLED or EXPIRED."""
-    venue_order_id: str
-    version: int
-    """Grows with each report about the order; with `venue_order_id` it names the report."""
-    timestamp_ns: int
-    """When the venue says it happened."""
-    side: Side
-    quantity: Decimal
-    price: Decimal | None = None
-    filled_qty: Decimal = Decimal(0)
-    leaves_qty: Decimal = Decimal(0)
-    avg_px: Decimal | None = None
-    trade_id: str = ""
-    """Of a fill: the venue's id of the execution."""
-    last_qty: Decimal | None = None
-    last_px: Decimal | None = None
-    commission: Decimal | None = None
-    commission_currency: str = ""
-    liquidity_side: LiquiditySide | None = None
-    reason_code: str = ""
-    reason_text: str = ""
 
 
 ReportHandler = Callable[[ExchangeReport], None]
@@ -105,6 +77,14 @@ class Exchange(Protocol):
 
     async def fetch_positions(self) -> dict[tuple[str, PositionSide], Decimal]:
         """Return quantity by (symbol, leg), for legs that are not flat."""
+
+
+@runtime_checkable
+class Reconnects(Protocol):
+    """An exchange adapter that can tell when its connection is lost and back; those that cannot leave this out."""
+
+    def watch_connection(self, on_change: Callable[[bool], None]) -> None:
+        """Call `on_change(False)` when reports may be missing from now on, and `on_change(True)` when they are not."""
 
 
 @runtime_checkable

@@ -99,6 +99,12 @@ class RemotePaperExchange:
         self._wake = asyncio.Event()
         self._lost: asyncio.Future[None] | None = None
         self._book_id = ""
+        self._on_change: Callable[[bool], None] | None = None
+        self._in_touch = True
+
+    def watch_connection(self, on_change: Callable[[bool], None]) -> None:
+        """Call `on_change` with False when reports may be missing, and with True when all have been asked for."""
+        self._on_change = on_change
 
     @property
     def connected(self) -> bool:
@@ -135,7 +141,8 @@ class RemotePaperExchange:
             await asyncio.wait([task])
         link, self._link = self._link, None
         if link is not None:
-            await link.close()
+            with suppress(OSError):  # it was lost already
+                await link.close()
 
     async def submit(self, request: OrderRequest) -> None:
         """Send an order. Raises `DuplicateOrder` while one is open under its id, `RequestExpired` when it came too late."""
@@ -219,7 +226,14 @@ class RemotePaperExchange:
             if not asking.done():
                 asking.cancel()
 
+    def _touch(self, *, in_touch: bool) -> None:
+        if in_touch is not self._in_touch:
+            self._in_touch = in_touch
+            if self._on_change is not None:
+                self._on_change(in_touch)
+
     def _connection_lost(self) -> None:
+        self._touch(in_touch=False)
         lost, self._lost = self._lost, asyncio.get_running_loop().create_future()
         if lost is not None and not lost.done():
             lost.set_result(None)
@@ -258,10 +272,12 @@ class RemotePaperExchange:
             try:
                 await self._catch_up()
                 warned = False
+                self._touch(in_touch=True)
             except ExchangeError as e:
                 if not warned:
                     logger.warning("reports of %s may be missing until it answers again: %s", self._where, e)
                 warned = True
+                self._touch(in_touch=False)
 
     async def _catch_up(self) -> None:
         while True:
@@ -271,6 +287,7 @@ class RemotePaperExchange:
                     "%s has begun a new book: what it said before is not known there, so reconcile", self._where
                 )
                 self._book_id, self.sequence = answer.book_id, answer.last
+                self._touch(in_touch=False)
                 return
             for numbered in answer.reports:
                 self._pass_on(numbered)
