@@ -21,6 +21,7 @@ from botplatform.engines.execution.engine import ExecutionEngine
 from botplatform.engines.market_data.engine import MarketDataEngine
 from botplatform.engines.monitoring.engine import MonitoringEngine
 from botplatform.engines.storage.engine import StorageSink
+from botplatform.runtime.account_ledger import LocalAccount
 from botplatform.runtime.local import LocalRuntime
 from botplatform.runtime.simulated_gateway import SimulatedGateway
 from botplatform.settings import Settings
@@ -67,7 +68,8 @@ def build_backtest(
     execution = of_type(hosts["execution"].engine, ExecutionEngine)
     monitoring = of_type(hosts["monitoring"].engine, MonitoringEngine)
     gateway = SimulatedGateway(venue, clock, settings.execution.max_decision_age_s, execution.orders.get)
-    runtime = LocalRuntime(bus, clock, gateway)
+    limit = settings.risk.max_account_notional
+    runtime = LocalRuntime(bus, clock, gateway, LocalAccount(limit) if limit else None)
     for observer in observers:
         bus.subscribe("*", observer)
     _log_events(bus, settings)

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
-from botplatform.core.engine import EngineHost
+from botplatform.core.engine import EngineHost, PendingEffect, SubmitOrder
 from botplatform.core.event_bus import InMemoryEventBus
-from botplatform.core.events import Event, MarketEvent
+from botplatform.core.events import Event, MarketEvent, OrderEvent
 from botplatform.core.seam import SimulatedClock
+from botplatform.engines.execution.engine import ExecutionEngine
 from botplatform.errors import StateError
+from botplatform.runtime.account_ledger import LocalAccount
 from botplatform.runtime.simulated_gateway import SimulatedGateway
 from botplatform.runtime.trading_state import MAY_TRADE, TradingStateRecord
+from botplatform.trading.account_limit import use_of
 
 __all__ = ["LocalRuntime"]
 
@@ -18,13 +21,21 @@ __all__ = ["LocalRuntime"]
 class LocalRuntime:
     """Engines, a simulated venue and a simulated clock around one synchronous bus.
 
-    A run is repeatable: the same engines, input and seeds give the same events, byte for byte.
+    A run is repeatable: the same engines, input and seeds give the same events, byte for byte. `account` keeps the
+    account within its limit; without it there is none.
     """
 
-    def __init__(self, bus: InMemoryEventBus, clock: SimulatedClock, gateway: SimulatedGateway) -> None:
+    def __init__(
+        self,
+        bus: InMemoryEventBus,
+        clock: SimulatedClock,
+        gateway: SimulatedGateway,
+        account: LocalAccount | None = None,
+    ) -> None:
         self.bus = bus
         self.clock = clock
         self.gateway = gateway
+        self.account = account
         self.trading: TradingStateRecord = MAY_TRADE
         self._failure: StateError | None = None
 
@@ -36,7 +47,8 @@ class LocalRuntime:
 
     def _handler(self, host: EngineHost) -> Callable[[Event], None]:
         process, publish, now_ns = host.process, self.bus.publish, self.clock.now_ns
-        perform = self.gateway.perform
+        perform, account = self._perform, self.account
+        execution = host.engine if isinstance(host.engine, ExecutionEngine) else None
 
         def handle(event: Event) -> None:
             try:
@@ -44,14 +56,24 @@ class LocalRuntime:
             except Exception as e:
                 self._fail(host, event, e)
                 raise
+            if account is not None and execution is not None and type(event.payload) is OrderEvent:
+                symbol = event.payload.symbol
+                account.settle(use_of(symbol, execution.orders.open(symbol), execution.positions))
             for made in step.events:
                 publish(made)
             for pending in step.effects:
-                for made in perform(pending, self.trading):
+                for made in perform(pending):
                     publish(made)
 
         handle.__qualname__ = f"{host.name} engine"
         return handle
+
+    def _perform(self, pending: PendingEffect) -> list[Event]:
+        """Carry out one effect behind the last gate."""
+        no_room, effect = None, pending.effect
+        if self.account is not None and type(effect) is SubmitOrder and not self.gateway.refusal(pending, self.trading):
+            no_room = self.account.reserve(effect.order)
+        return self.gateway.perform(pending, self.trading, no_room)
 
     def _fail(self, host: EngineHost, event: Event, error: Exception) -> None:
         """Remember that an engine's state cannot be trusted any more."""

@@ -13,6 +13,7 @@ from botplatform.exchanges.reports import denied_event, report_to_event
 from botplatform.runtime.gate import GATEWAY, refusal
 from botplatform.runtime.trading_state import TradingStateRecord
 from botplatform.trading.orders import OrderRecord
+from botplatform.trading.reasons import Reason
 
 __all__ = ["SimulatedGateway", "order_request"]
 
@@ -57,23 +58,36 @@ class SimulatedGateway:
         reports = self.venue.on_market(snapshot)
         return self._events(reports) if reports else []
 
-    def perform(self, pending: PendingEffect, trading: TradingStateRecord | None) -> list[Event]:
+    def refusal(self, pending: PendingEffect, trading: TradingStateRecord) -> tuple[Reason, str] | None:
+        """Ask the last gate about an effect; cancels always pass."""
+        effect = pending.effect
+        if type(effect) is not SubmitOrder:
+            return None
+        return refusal(effect.order, trading, self._clock.now_ns() - pending.triggered_ns, self._max_age_s)
+
+    def perform(
+        self,
+        pending: PendingEffect,
+        trading: TradingStateRecord | None,
+        no_room: tuple[Reason, str] | None = None,
+    ) -> list[Event]:
         """Carry out one effect; return what the venue, or the last gate, says at once.
 
         Without a trading state the gate is open: only for what is known to have passed it before a restart.
+        `no_room` says that the limit of the account leaves no room.
         """
         effect = pending.effect
         if type(effect) is SubmitOrder:
-            return self._submit(effect.order, pending, trading)
+            refused = no_room if trading is None else self.refusal(pending, trading) or no_room
+            return self._submit(effect.order, pending, refused)
         if type(effect) is CancelOrder:
             return self._events(self.venue.cancel(effect.order.order_id, effect.order.symbol))
         return []
 
-    def _submit(self, order: OrderEvent, pending: PendingEffect, trading: TradingStateRecord | None) -> list[Event]:
+    def _submit(self, order: OrderEvent, pending: PendingEffect, refused: tuple[Reason, str] | None) -> list[Event]:
         now, submitted = self._clock.now_ns(), pending.cause
         cause = Cause(submitted.id, submitted.correlation_id)
-        refused = trading and refusal(order, trading, now - pending.triggered_ns, self._max_age_s)
-        if refused:
+        if refused is not None:
             reason, text = refused
             at_ns = submitted.timestamp_ns
             return [denied_event(order, cause, reason, text, timestamp_ns=at_ns, created_ns=now, source=GATEWAY)]

@@ -89,6 +89,8 @@ EXTRA_TYPES: Final[Mapping[str, tuple[str, ...]]] = {
 
 EXTRA: Final[Mapping[str, tuple[Need, ...]]] = {
     "execution": (
+        Need("$JS.API.STREAM.MSG.GET.KV_accounts", "the limit of the account"),
+        Need("$KV.accounts.*", "reserving within the limit of the account"),
         Need("venue.*.*.*", "asking the paper venue that runs as its own process", subscribe="venue.*.*.reports.*"),
     ),
 }

@@ -24,6 +24,8 @@ CHECKPOINTS: Final = "checkpoints"
 """Bucket of the engines' state."""
 TRADING: Final = "trading"
 """Bucket of the trading state: halted, reducing, active."""
+ACCOUNTS: Final = "accounts"
+"""Bucket of what each account has at stake, for its limit."""
 META: Final = "meta"
 """Bucket of what is true of the log as a whole."""
 PARTITIONS: Final = "partitions"
@@ -32,7 +34,7 @@ MEMBERS: Final = "members"
 """Bucket of the processes' signs of life."""
 MEMBER_KEPT_S: Final = 60
 """Seconds after which the key of a process that died is removed; it counts as dead long before."""
-BUCKETS: Final = (CHECKPOINTS, TRADING, META, PARTITIONS)
+BUCKETS: Final = (CHECKPOINTS, TRADING, ACCOUNTS, META, PARTITIONS)
 LOG_ID: Final = "log_id"
 ACK_WAIT_NS: Final = 30 * 10**9
 MAX_ACK_PENDING: Final = 1024
