@@ -34,6 +34,8 @@ __all__ = ["Answers"]
 
 MAX_FILLS: Final = 1_000
 """Executions in one answer at most."""
+MAX_ARRIVALS: Final = 10_000
+"""Orders of which it is remembered how often they were sent."""
 
 
 class Answers:
@@ -42,6 +44,7 @@ class Answers:
     def __init__(self, venue: BookedVenue, clock: Clock) -> None:
         self._venue = venue
         self._clock = clock
+        self._arrivals: dict[str, int] = {}
         self._of: Final[dict[Verb, Callable[[Raw], object]]] = {
             Verb.SUBMIT: self._submit,
             Verb.CANCEL: self._cancel,
@@ -56,15 +59,21 @@ class Answers:
         }
 
     def fault_key(self, verb: Verb, ask: Ask) -> str:
-        """Return what the faults of a request are drawn by: for a submit also how often its id was taken."""
+        """Return what the faults of a request are drawn by: for a submit its order's id, and how often it came before."""
         if verb is not Verb.SUBMIT:
             return f"{verb.value}/{ask.request_id}"
         try:
             request = decode(ask.body, OrderRequest)
         except InvalidEvent:
             return ask.request_id
-        times = self._venue.book.times_taken(request.client_order_id, request.symbol)
-        return f"submit/{request.client_order_id}/{request.symbol}/{times}"
+        order = f"{request.client_order_id}/{request.symbol}"
+        before = self._arrivals.pop(order, None)
+        if before is None:
+            before = self._venue.book.times_taken(request.client_order_id, request.symbol)
+        self._arrivals[order] = before + 1
+        if len(self._arrivals) > MAX_ARRIVALS:
+            del self._arrivals[next(iter(self._arrivals))]
+        return f"submit/{order}/{before}"
 
     def answer(self, verb: Verb, ask: Ask) -> bytes:
         """Do what is asked, and return the answer; raises only what the process cannot go on after."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from contextlib import suppress
 from typing import Any, Final
 
 import nats.errors
@@ -82,7 +83,7 @@ class VenueService:
                 break
             logger.warning("the venue leaves for %g s, as its faults want it", self._settings.disconnect_s)
             self.ready.clear()
-            await link.close()
+            await _close(link)
             await self._clock.sleep(self._settings.disconnect_s)
             link = await self._redial()
         await self._drain(link, subscriptions)
@@ -126,7 +127,7 @@ class VenueService:
                 logger.warning("what was on its way to the venue may not have been answered: %s", e)
         if self._slow:
             await asyncio.gather(*self._slow, return_exceptions=True)
-        await link.close()
+        await _close(link)
 
     def _fail(self, error: Exception) -> None:
         if not self._failed.done():
@@ -221,3 +222,8 @@ class VenueService:
         if self._crash.at(point) and self._link is not None:
             await self._link.client.flush()
             self._crash.reach(point)
+
+
+async def _close(link: NatsLink) -> None:
+    with suppress(OSError):  # it was lost already
+        await link.close()
