@@ -16,7 +16,7 @@ from botplatform.bus.jetstream import JetStreamEventBus
 from botplatform.bus.server import EmbeddedServer
 from botplatform.core.event_bus import Delivery
 from botplatform.core.events import Event, OrderBook
-from botplatform.errors import BusError, StreamError
+from botplatform.errors import BusError, LogFull, StreamError
 from botplatform.settings import BusSettings, NatsSettings
 
 SYMBOLS = [f"S{number}" for number in range(8)]
@@ -99,7 +99,7 @@ async def test_a_server_that_does_not_answer_is_taken_for_lost(tmp_path: Path) -
             assert [d.event.id async for d in bus.replay(["*"])] == [f"tick-{index}" for index in range(100)]
 
 
-async def test_a_full_log_refuses_with_a_clear_error_and_keeps_what_it_has(empty_server: EmbeddedServer) -> None:
+async def test_a_full_log_refuses_orders_with_a_clear_error_and_keeps_what_it_has(empty_server: EmbeddedServer) -> None:
     settings = NatsSettings(url=empty_server.url)
     async with await JetStreamEventBus.connect(settings, BusSettings(max_bytes=1024**2), groups={}) as bus:
         stored = 0
@@ -107,18 +107,16 @@ async def test_a_full_log_refuses_with_a_clear_error_and_keeps_what_it_has(empty
         async def fill_up() -> None:
             nonlocal stored
             for index in range(10_000):
-                await bus.publish(ticks(1, start=index)[0])
+                await bus.publish(testing.order("order.filled", id=f"order-{index}"))
                 stored += 1
 
-        with pytest.raises(BusError, match=r"the log EVENTS refused market\.snapshot tick-\d+: .*raise bus\.max_bytes"):
+        with pytest.raises(LogFull, match=r"the log EVENTS refused order\.filled order-\d+: .*raise bus\.max_bytes") as e:
             await fill_up()
+        assert e.value.event_ids == {f"order-{stored}"}
         assert stored > 100
         assert await bus.last_sequence() == stored
         assert [d.sequence async for d in bus.replay(["*"])] == list(range(1, stored + 1))
-        with pytest.raises(BusError, match="refused"):
-            await bus.publish_all(ticks(2000, start=20_000))
-        await bus.setup({})
-        await bus.connection.api("STREAM.PURGE.EVENTS", {"filter": "market.>"})
+        await bus.connection.api("STREAM.PURGE.EVENTS", {"filter": "order.>"})
         await bus.publish(testing.order("order.filled"))
         assert [d.event.type async for d in bus.replay(["order.*"])] == ["order.filled"]
 

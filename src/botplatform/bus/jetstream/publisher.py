@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from itertools import islice
 from typing import Final
 
 import msgspec
@@ -17,17 +18,24 @@ import nats.errors
 from nats.aio.msg import Msg
 
 from botplatform.bus.jetstream.connection import ApiError, Connection
+from botplatform.bus.jetstream.limits import Room
 from botplatform.bus.jetstream.replay import replay
 from botplatform.bus.jetstream.stored import Counters
 from botplatform.bus.jetstream.subjects import partition, published
 from botplatform.bus.jetstream.wire import Headers, encode
 from botplatform.core.events import Event
-from botplatform.errors import BusError, StreamError
+from botplatform.errors import BusError, LogFull, PermissionDenied, StreamError
 from botplatform.settings import BusSettings
 
 __all__ = ["Publisher"]
 
 MAX_KEYS: Final = 10_000
+TURN: Final = 64
+"""Events that are sent in one go; then others have their turn."""
+OVERHEAD_BYTES: Final = 256
+"""What an event takes in the log beside its body, about."""
+NO_ROOM: Final = ("maximum", "insufficient")
+"""Words in the server's answer when something does not fit."""
 WINDOW_BYTES: Final = 16 * 1024**2
 """Bytes that may be on their way; one larger event still goes, alone."""
 RETRY_S: Final = 0.05
@@ -56,12 +64,13 @@ _ANSWER: Final = msgspec.json.Decoder(_Answer)
 class _Batch:
     """Events that are published together, and what their publisher waits for."""
 
-    __slots__ = ("complete", "done", "error", "waiting")
+    __slots__ = ("complete", "done", "error", "full", "waiting")
 
     def __init__(self) -> None:
         self.waiting = 0
         self.complete = False
         self.error: BusError | None = None
+        self.full: list[Event] = []
         self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     def settle(self) -> None:
@@ -75,9 +84,10 @@ class _Batch:
 class _Sent:
     """An event on its way."""
 
-    __slots__ = ("batch", "body", "first_ns", "headers", "id", "place", "sent_ns", "subject", "type")
+    __slots__ = ("batch", "body", "event", "first_ns", "headers", "id", "place", "sent_ns", "subject", "type")
 
     def __init__(self, event: Event, body: bytes, headers: dict[str, str], batch: _Batch, partition: int) -> None:
+        self.event = event
         self.id = event.id
         self.type = event.type
         self.place = (event.type, partition)
@@ -92,10 +102,12 @@ class _Sent:
 class Publisher:
     """Puts events into the log over one connection."""
 
-    def __init__(self, connection: Connection, settings: BusSettings) -> None:
+    def __init__(self, connection: Connection, settings: BusSettings, counters: Counters) -> None:
         self._connection = connection
         self._clock = connection.clock
         self._stream = settings.stream
+        self._room = Room(connection, settings.stream, counters)
+        self._sent_bytes = 0
         self._window = settings.publish_window
         self._remembered_ns = settings.duplicate_window_s * 10**9 // 2
         self._headers = Headers(settings.tick_ttl_s)
@@ -129,10 +141,12 @@ class Publisher:
         self._connection.on_lost.append(self._hold)
         self._connection.on_back.append(self._recover)
         self._connection.on_closed.append(self.fail)
+        self._connection.on_denied.append(self._denied)
         self._watch = asyncio.create_task(self._watch_over(), name="publisher")
 
     async def stop(self) -> None:
         """Stop; what is still on its way fails with `BusError`."""
+        await self._room.stop()
         for task in (self._watch, self._recovery):
             if task is not None:
                 task.cancel()
@@ -142,23 +156,42 @@ class Publisher:
     async def publish(self, events: Iterable[Event]) -> None:
         """Publish in order; return when the log has acknowledged every one.
 
-        Raises `BusError` for the first that the log refused for good (it is full, the event is too large); the
-        others are in the log, and publishing all again is safe. While the connection is down it waits.
+        Raises `BusError` for the first that the log refused for good (the event is too large, this user may not),
+        and `LogFull` when it has no room; the others are in the log, and publishing all again is safe. Ticks wait
+        until there is room. While the connection is down it waits.
         """
+        batch = await self._publish(events)
+        while batch.full:
+            self._room.mark_full()
+            batch = await self._publish(batch.full)
+
+    async def _publish(self, events: Iterable[Event]) -> _Batch:
+        """Publish, and say what there was no room for, if that were nothing but ticks."""
         batch = _Batch()
-        async with self._turn:
-            try:
-                for event in events:
-                    sent = _Sent(event, encode(event), self._headers(event), batch, self._partition_of(event.key))
-                    while not self._may_send.is_set():
-                        await self._may_send.wait()
-                    if self._broken is not None:
-                        raise self._broken
-                    await self._send(sent)
-            finally:
-                batch.complete = True
-                batch.settle()
-        await batch.done
+        rest = iter(events)
+        try:
+            while turn := list(islice(rest, TURN)):
+                await self._room.admit(turn, self._sent_bytes)
+                async with self._turn:
+                    await self._send_all(turn, batch)
+        finally:
+            batch.complete = True
+            batch.settle()
+        try:
+            await batch.done
+        except LogFull:
+            if not self._room.may_wait(batch.full):
+                raise
+        return batch
+
+    async def _send_all(self, events: Sequence[Event], batch: _Batch) -> None:
+        for event in events:
+            sent = _Sent(event, encode(event), self._headers(event), batch, self._partition_of(event.key))
+            while not self._may_send.is_set():
+                await self._may_send.wait()
+            if self._broken is not None:
+                raise self._broken
+            await self._send(sent)
 
     def _partition_of(self, key: str) -> int:
         found = self._partitions.get(key)
@@ -173,6 +206,7 @@ class Publisher:
         number = self._number
         self._unacknowledged[number] = sent
         self._bytes += len(sent.body)
+        self._sent_bytes += len(sent.body) + OVERHEAD_BYTES
         sent.batch.waiting += 1
         if len(self._unacknowledged) >= self._window or self._bytes >= WINDOW_BYTES:
             self._may_send.clear()
@@ -227,11 +261,28 @@ class Publisher:
         if number not in self._unacknowledged:
             return
         sent = self._take(number)
-        if "maximum" in reason or "insufficient" in reason:
-            reason += "; the log is full: raise bus.max_bytes, lower bus.tick_ttl_s, or purge old ticks"
-        if sent.batch.error is None:
-            sent.batch.error = BusError(f"the log {self._stream} refused {sent.type} {sent.id}: {reason}")
-        sent.batch.settle()
+        batch = sent.batch
+        what = f"the log {self._stream} refused {sent.type} {sent.id}: {reason}"
+        if any(word in reason for word in NO_ROOM):
+            batch.full.append(sent.event)
+            advice = "the log is full: raise bus.max_bytes, lower bus.tick_ttl_s, or purge old ticks"
+            if batch.error is None or isinstance(batch.error, LogFull):
+                batch.error = LogFull(f"{what}; {advice}", frozenset(event.id for event in batch.full))
+        elif batch.error is None or isinstance(batch.error, LogFull):
+            batch.error = BusError(what)
+        batch.settle()
+
+    def _denied(self, error: PermissionDenied) -> None:
+        """Fail what the server does not let this user publish; without acknowledgements, everything."""
+        refused = error.subject.lower()
+        if refused.startswith(self._inbox.lower()):
+            self.fail(error)
+            return
+        for number, sent in list(self._unacknowledged.items()):
+            if sent.subject.lower() == refused:
+                self._take(number)
+                sent.batch.error = sent.batch.error or error
+                sent.batch.settle()
 
     def fail(self, error: BusError) -> None:
         """Fail everything that is on its way, and whatever comes."""
