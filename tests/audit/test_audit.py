@@ -9,11 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from botplatform.audit import CONFLATED, Audit, AuditReport, Kind, Rule
+from botplatform.audit import Audit, AuditReport, Kind, Rule
 from botplatform.audit.audit import MARKS
 from botplatform.core.event_bus import Delivery
 from botplatform.core.events import Event, SystemEvent
 from botplatform.errors import StateError
+from botplatform.runtime.left_out import left_out_event
 from botplatform.testing import decision, event, fill, intent, market, order, signal
 
 
@@ -139,9 +140,14 @@ def test_what_is_young_at_the_end_still_waits() -> None:
 
 def test_ticks_left_out_on_purpose_are_counted_apart_as_far_as_the_log_says_so() -> None:
     ticks = [tick(number) for number in (1, 2, 3, 4)]
-    said = SystemEvent("signals", code=CONFLATED, symbol="BTCUSDT", events_in=4, events_out=2)
-    log = [*ticks, answer(ticks[3]), event("system.warning", said), last_word()]
-    assert found(log) == {Rule.SIGNAL_MISSING: 1, Rule.CONFLATED: 2}
+    log = [*ticks, answer(ticks[3])]
+    said = [
+        left_out_event(ticks[3], sequences, source, 1)
+        for sequences, source in (((1, 2), "signals"), ((3,), "strategy"))
+    ]
+    assert found([*log, *said, last_word()]) == {Rule.SIGNAL_MISSING: 1, Rule.CONFLATED: 2}
+    unreadable = event("system.warning", SystemEvent("signals", "?", code="CONFLATED"), source="signals")
+    assert found([*log, unreadable, last_word()]) == {Rule.SIGNAL_MISSING: 3}
 
 
 def test_what_the_log_has_an_error_about_is_counted_apart() -> None:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from array import array
 from bisect import bisect_left
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Final
 
 from botplatform.audit.report import Findings, Rule
@@ -17,6 +16,7 @@ MAX_OPEN: Final = 200_000
 """Decisions that wait for their orders; older ones count as missing."""
 FAILED: Final = 1
 WANTED: Final = 2
+LEFT_OUT: Final = 4
 
 
 class Ticks:
@@ -73,27 +73,30 @@ class Ticks:
         if place >= 0:
             self._states[place] |= FAILED
 
+    def leave_out(self, tick: int) -> None:
+        """Note that a snapshot was left out on purpose."""
+        place = self._place(tick)
+        if place >= 0:
+            self._states[place] |= LEFT_OUT
+
     def _place(self, tick: int) -> int:
         place = bisect_left(self._sequences, tick)
         return place if place < len(self._sequences) and self._sequences[place] == tick else -1
 
-    def finish(self, young_from: int, conflated: Mapping[int, int], symbols: Sequence[str]) -> None:
-        """Report what has no answer; `conflated` ticks were left out on purpose, by symbol."""
-        left: Counter[tuple[str, int]] = Counter()
+    def finish(self, young_from: int, symbols: Sequence[str]) -> None:
+        """Report what has no answer."""
         for name, answers in self._answers.items():
             place = answers.find(0)
             while place >= 0:
                 state, sequence, symbol = self._states[place], self._sequences[place], self._symbols[place]
                 if state & WANTED:
-                    if state & FAILED:
+                    rule = Rule.SIGNAL_MISSING
+                    if state & LEFT_OUT:
+                        rule = Rule.CONFLATED
+                    elif state & FAILED:
                         rule = Rule.FAILED
                     elif sequence >= young_from:
                         rule = Rule.WAITING
-                    elif left[name, symbol] < conflated.get(symbol, 0):
-                        left[name, symbol] += 1
-                        rule = Rule.CONFLATED
-                    else:
-                        rule = Rule.SIGNAL_MISSING
                     text = "the snapshot of {} has no signal.snapshot of the set {}"
                     self._findings.add(rule, sequence, "", text, symbols[symbol], name)
                 place = answers.find(0, place + 1)

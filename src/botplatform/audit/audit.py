@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from array import array
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable, Iterable
 from typing import Final
 
@@ -15,11 +15,12 @@ from botplatform.audit.report import AuditReport, Findings, Rule
 from botplatform.core.event_bus import Delivery
 from botplatform.core.events import Event, MarketEvent, OrderEvent, SignalEvent, StrategyEvent, SystemEvent
 from botplatform.errors import StateError
+from botplatform.runtime.left_out import CONFLATED, left_out_by
 
-__all__ = ["CONFLATED", "Audit"]
+__all__ = ["Audit"]
 
-CONFLATED: Final = "CONFLATED"
-"""Code of the `system.warning` by which a consumer says what it left out of a symbol: `events_in` less `events_out`."""
+ANSWERER: Final = "signals"
+"""The engine that answers snapshots: what it leaves out needs no answer."""
 FINEST_MARK_NS: Final = 1_000_000
 """Least distance of two marks of how far the log's time has come: how exactly young events are told from old ones."""
 MARKS: Final = 1_000
@@ -47,7 +48,6 @@ class Audit:
         self._feeds = Feeds(self._findings)
         self._ticks = Ticks(self._findings, signal_sets)
         self._actions = Actions(self._findings)
-        self._conflated: Counter[str] = Counter()
         self._marks: deque[tuple[int, int]] = deque([(0, 0)])
         self._events = 0
         self._first = 0
@@ -136,7 +136,9 @@ class Audit:
         payload = event.payload
         assert type(payload) is SystemEvent
         if payload.code == CONFLATED:
-            self._conflated[payload.symbol] += max(0, payload.events_in - payload.events_out)
+            if event.source == ANSWERER:
+                for tick in _left_out(event):
+                    self._ticks.leave_out(tick)
         elif event.type == "system.error" and payload.event_id:
             self._actions.fail(payload.event_id)
             self._ticks.fail(self._ids.find(hash(payload.event_id)))
@@ -159,9 +161,7 @@ class Audit:
                     self._findings.add(rule, sequence, "", "the same is stored at {} already", before)
         self._feeds.finish()
         young_from = self._young_from()
-        symbols = self._feeds.symbols
-        conflated = {number: self._conflated[symbol] for number, symbol in enumerate(symbols)}
-        self._ticks.finish(young_from, conflated, symbols)
+        self._ticks.finish(young_from, self._feeds.symbols)
         self._actions.finish(young_from)
         tallies = {rule: self._findings.tallies[rule] for rule in Rule if rule in self._findings.tallies}
         return AuditReport(self._events, self._first or self._after + bool(self._events), self._last, tallies)
@@ -179,6 +179,14 @@ class Audit:
         """Return the sequence from which on an event was made within the grace before the end."""
         edge = self._marks[-1][0] - self._grace_ns
         return next((sequence for created_ns, sequence in self._marks if created_ns >= edge), 0)
+
+
+def _left_out(event: Event) -> set[int]:
+    """Return what an event says was left out; nothing when it is not readable."""
+    try:
+        return left_out_by(event)
+    except (ValueError, KeyError, TypeError):
+        return set()
 
 
 _AGAIN: Final = {
