@@ -16,7 +16,7 @@ __all__ = ["explained", "open_book"]
 APPLICATION_ID: Final = 0x42505642
 """Marks a file as a venue's book in its header (`PRAGMA application_id`); "BPVB" in ASCII."""
 VERSION: Final = 1
-BUSY_S: Final = 5
+BUSY_S: Final = 2
 """Seconds to wait for another process that holds the book: one that is just ending, for example."""
 MEMORY: Final = ":memory:"
 
