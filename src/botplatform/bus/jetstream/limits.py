@@ -58,10 +58,11 @@ class Room:
         self._budget = 0.0
         self._look: asyncio.Task[None] | None = None
 
-    async def admit(self, events: Sequence[Event], sent_bytes: int) -> None:
+    async def admit(self, events: Sequence[Event], sent_bytes: int, stored_bytes: int) -> None:
         """Wait until there is room for ticks; return at once for anything that carries state.
 
-        `sent_bytes` is what this process has published so far: what it adds between two looks is counted.
+        `sent_bytes` is what this process has published so far, `stored_bytes` what of it the log has acknowledged:
+        what is on its way and what comes between two looks is counted as well.
         """
         spent = sent_bytes >= self._budget
         if not spent and not self._paused and self._clock.monotonic_ns() - self._looked_ns < LOOK_NS:
@@ -70,12 +71,12 @@ class Room:
         if limit is None:
             return
         if not spent and not self._full(limit):
-            self._look_soon(sent_bytes)
+            self._look_soon(stored_bytes)
             return
-        await self._look_soon(sent_bytes)
+        await self._look_soon(stored_bytes)
         while self._full(limit):
             await self._clock.sleep(WAIT_S)
-            await self._look_soon(sent_bytes)
+            await self._look_soon(stored_bytes)
 
     def mark_full(self) -> None:
         """Take note that the log has refused something for want of room."""
@@ -95,16 +96,16 @@ class Room:
     def _full(self, limit: float) -> bool:
         return self._paused if limit == PAUSE_AT else self._share >= limit
 
-    def _look_soon(self, sent_bytes: int) -> asyncio.Task[None]:
+    def _look_soon(self, stored_bytes: int) -> asyncio.Task[None]:
         if self._look is None or self._look.done():
-            self._look = asyncio.create_task(self._ask(sent_bytes), name="room")
+            self._look = asyncio.create_task(self._ask(stored_bytes), name="room")
         return self._look
 
-    async def _ask(self, sent_bytes: int) -> None:
+    async def _ask(self, stored_bytes: int) -> None:
         try:
             info = await self._connection.api(f"STREAM.INFO.{self._stream}")
         except BusError:  # publishing finds out by itself what is wrong
-            self._share, self._budget = 0.0, sent_bytes + 1
+            self._share, self._budget, self._looked_ns = 0.0, float("inf"), self._clock.monotonic_ns()
             return
         self._looked_ns = self._clock.monotonic_ns()
         self._share = fullness(info)
@@ -116,7 +117,7 @@ class Room:
         # Others publish as well: look again when a quarter of what is left was taken from here.
         largest = info["config"].get("max_bytes", -1)
         left = max(0.0, PAUSE_AT - self._share) * largest if largest > 0 else float("inf")
-        self._budget = sent_bytes + left / 4
+        self._budget = stored_bytes + left / 4
 
     def _pause(self) -> None:
         if self._paused:

@@ -171,7 +171,9 @@ class Publisher:
         rest = iter(events)
         try:
             while turn := list(islice(rest, TURN)):
-                await self._room.admit(turn, self._sent_bytes)
+                await self._room.admit(
+                    turn, self._sent_bytes, self._sent_bytes - self._bytes - OVERHEAD_BYTES * self.in_flight
+                )
                 async with self._turn:
                     await self._send_all(turn, batch)
         finally:
