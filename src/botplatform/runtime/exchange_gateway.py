@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
 from typing import Any, Final
 
@@ -17,11 +17,12 @@ from botplatform.core.event_bus import Right
 from botplatform.core.events import Event, OrderEvent, OrderStatus
 from botplatform.core.seam import Clock
 from botplatform.errors import DuplicateOrder, ExchangeError, OutcomeUnknown
-from botplatform.exchanges.exchange import Exchange, ExchangeReport
+from botplatform.exchanges.exchange import Exchange, ExchangeReport, Reconnects
 from botplatform.exchanges.reports import denied_event, report_to_event, unknown_event
 from botplatform.runtime.gate import GATEWAY, refusal
 from botplatform.runtime.gateway_words import cancel_failed, never_there, refused_by_venue, report_refused
 from botplatform.runtime.order_inquiry import Inquiry
+from botplatform.runtime.reconciler import Reconciler
 from botplatform.runtime.simulated_gateway import MAX_CONTEXTS, order_request
 from botplatform.runtime.trading_state import TradingStateRecord
 from botplatform.trading.orders import OrderRecord
@@ -45,7 +46,9 @@ class ExchangeGateway:
     """Carries out effects at an `Exchange`, behind the last gate, and publishes what the venue reports.
 
     `publish` puts events into the log, `trading` reads whether trading is allowed, `lookup` finds an order that
-    an earlier process sent, `right` is that to send at all. Timeouts come from `request_timeout_s`, the age limit from `max_decision_age_s`.
+    an earlier process sent, `right` is that to send at all, `room` reserves within the limit of the account, and
+    the `reconciler` compares with the venue before anything is sent. Timeouts come from `request_timeout_s`, the age
+    limit from `max_decision_age_s`.
     """
 
     def __init__(
@@ -58,6 +61,8 @@ class ExchangeGateway:
         lookup: Callable[[str], OrderRecord | None],
         request_timeout_s: float,
         max_decision_age_s: float,
+        reconciler: Reconciler,
+        room: Callable[[OrderEvent], Awaitable[tuple[Reason, str] | None]] | None = None,
         right: Callable[[], Right | None] = lambda: None,
     ) -> None:
         self.exchange = exchange
@@ -66,6 +71,8 @@ class ExchangeGateway:
         self._publish = publish
         self._trading = trading
         self._lookup = lookup
+        self._reconciler = reconciler
+        self._room = room
         self._right = right
         self._timeout_s = request_timeout_s
         self._max_age_s = max_decision_age_s
@@ -74,15 +81,14 @@ class ExchangeGateway:
         self._contexts: dict[str, Context] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._asking: set[str] = set()
-        self._reconciling: set[str] = set()
         self._under_way = 0
         self._quiet = asyncio.Event()
         self._quiet.set()
         self._failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._stopping = False
 
-    async def start(self, open_orders: Iterable[OrderRecord]) -> None:
-        """Connect, and ask the venue about every order that the log has as open; until then no order is sent.
+    async def start(self) -> None:
+        """Connect, and begin to compare with the venue; until that has succeeded no order is sent.
 
         Raises `ExchangeError` when the venue cannot be connected to.
         """
@@ -95,9 +101,20 @@ class ExchangeGateway:
             why = f"no answer within {self._timeout_s:g} s" if isinstance(e, TimeoutError) else str(e)
             raise ExchangeError(f"the exchange {self.source} cannot be connected to: {why}") from e
         self._spawn(self._publish_reports())
-        for record in open_orders:
-            self._reconciling.add(record.order_id)
-            self._ask(record, Cause(record.submitted_id, record.correlation_id))
+        if isinstance(self.exchange, Reconnects):
+            self.exchange.watch_connection(self._reconciler.connection_changed)
+        self._spawn(self._reconciler.run())
+        self._begin()
+        self._spawn(self._watch_open_orders())
+
+    async def _watch_open_orders(self) -> None:
+        """Ask now and then about the orders that were open at the start: their reports may be lost as well."""
+        try:
+            await self._reconciler.wait_done()
+            for record in self._reconciler.open_orders():
+                self._ask(record, Cause(record.submitted_id, record.correlation_id))
+        finally:
+            self._end()
 
     async def stop(self) -> None:
         """Let what is under way end, within bounds, and close the connection; the rest is asked for at the next start."""
@@ -181,9 +198,7 @@ class ExchangeGateway:
 
     async def _submit(self, order: OrderEvent, pending: PendingEffect) -> None:
         cause = Cause(pending.cause.id, pending.cause.correlation_id)
-        refused, right = await self._refusal(order, pending.triggered_ns), self._right()
-        while right is not None and not right.valid:
-            refused = await self._refusal(order, pending.triggered_ns)
+        refused = await self._gate(order, pending.triggered_ns)
         now = self._clock.now_ns()
         if refused is not None:
             await self._publish(
@@ -207,16 +222,26 @@ class ExchangeGateway:
             logger.warning("submitting %s failed in a way nobody foresaw: unknown", order.order_id, exc_info=e)
             await self._unknown(order, cause, Reason.CONNECTION_LOST, f"{type(e).__name__}: {e}")
 
-    async def _refusal(self, order: OrderEvent, triggered_ns: int) -> tuple[Reason, str] | None:
-        """Ask the last gate, just before the venue is called; wait while somebody else may have the right to call."""
+    async def _gate(self, order: OrderEvent, decided_ns: int) -> tuple[Reason, str] | None:
+        """Ask the last gate; the trading state is read after everything that may take long."""
+        while True:
+            refused = await self._refusal(order, decided_ns)
+            if refused is None and self._room is not None:
+                refused = await self._room(order) or await self._refusal(order, decided_ns)
+            right = self._right()
+            if right is None or right.valid:
+                return refused
+
+    async def _refusal(self, order: OrderEvent, decided_ns: int) -> tuple[Reason, str] | None:
+        """Say why an order must not be sent; wait while somebody else may have the right to send it."""
         right = self._right()
         if right is not None and not right.valid:
             await right.wait_valid()
-        if self._reconciling:
-            text = f"decided while {len(self._reconciling)} orders of an earlier run are asked for at {self.source}"
+        text = await self._reconciler.refusal(decided_ns, self._max_age_s)
+        if text is not None:
             return Reason.STALE_DECISION, text
         trading = await self._trading()
-        return refusal(order, trading, self._clock.now_ns() - triggered_ns, self._max_age_s)
+        return refusal(order, trading, self._clock.now_ns() - decided_ns, self._max_age_s)
 
     async def _unknown(self, order: OrderEvent, cause: Cause, reason: Reason, text: str) -> None:
         now = self._clock.now_ns()
@@ -258,18 +283,14 @@ class ExchangeGateway:
                     await self._publish(new)
                 if found.complete and not answered:
                     answered = True
-                    self._answered(order.order_id)
+                    self._end()
                 if found.finished or (answered and known is not None and not known.is_open):
                     return
                 await inquiry.pause()
         finally:
             self._asking.discard(order.order_id)
             if not answered:
-                self._answered(order.order_id)
-
-    def _answered(self, order_id: str) -> None:
-        self._reconciling.discard(order_id)
-        self._end()
+                self._end()
 
     def _take(self, report: ExchangeReport) -> None:
         """Take a report of the venue; it counts as under way until it is in the log."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable
-from copy import deepcopy
 
 from botplatform.core.engine import PendingEffect, Step, SubmitOrder
 from botplatform.core.event_bus import DurableEventBus
@@ -15,17 +14,17 @@ from botplatform.exchanges.exchange import Exchange, SimulatedExchange
 from botplatform.runtime.checkpoint import Checkpoints
 from botplatform.runtime.exchange_gateway import ExchangeGateway
 from botplatform.runtime.gate import GATEWAY
+from botplatform.runtime.order_worker import AccountShare, OrderWorker
+from botplatform.runtime.reconciler import Reconciler
 from botplatform.runtime.simulated_gateway import SimulatedGateway
 from botplatform.runtime.trading_state import TradingStateRecord, TradingStateStore
-from botplatform.runtime.worker import EngineWorker
-from botplatform.trading.orders import OrderRecord, Orders
 
 __all__ = ["ExchangeWorker", "ExecutionWorker"]
 
 logger = logging.getLogger(__name__)
 
 
-class ExecutionWorker(EngineWorker):
+class ExecutionWorker(OrderWorker):
     """The worker that stands before a venue in this process.
 
     The simulated venue is a deterministic part of this worker: its state is in the same checkpoint, and
@@ -43,10 +42,11 @@ class ExecutionWorker(EngineWorker):
         trading: TradingStateStore,
         max_decision_age_s: float,
         venue_follows_bus: bool = True,
+        account: AccountShare = AccountShare(),  # noqa: B008  # a constant
         checkpoint_every: int = 1000,
     ) -> None:
         """Take the venue; `venue_follows_bus` is False where the source shows it the market first (`settled`)."""
-        super().__init__(build, bus, clock, checkpoints, checkpoint_every=checkpoint_every)
+        super().__init__(build, bus, clock, checkpoints, account=account, checkpoint_every=checkpoint_every)
         self.gateway = SimulatedGateway(venue, clock, max_decision_age_s, self._record)
         self._trading = halted_if_unreadable(trading)
         self._venue_follows_bus = venue_follows_bus
@@ -56,10 +56,6 @@ class ExecutionWorker(EngineWorker):
     def sources(self) -> set[str]:
         """Name the sources: the engine, the gateway and the venue's adapter."""
         return {self.name, GATEWAY, self.gateway.source}
-
-    def _record(self, order_id: str) -> OrderRecord | None:
-        engine = self.host.engine
-        return engine.orders.get(order_id) if isinstance(engine, ExecutionEngine) else None
 
     def _extra_publishes(self) -> tuple[str, ...]:
         return ("order.*", "system.error")
@@ -86,6 +82,7 @@ class ExecutionWorker(EngineWorker):
     async def _carry_out(self, event: Event, step: Step) -> None:
         if self._venue_follows_bus and type(event.payload) is MarketEvent:
             await self.show_market(event.payload)
+        await self._settle_account(event)
         if step.events:
             await self._publish(step.events)
         for pending in step.effects:
@@ -101,7 +98,10 @@ class ExecutionWorker(EngineWorker):
             return
         had_it = type(effect) is SubmitOrder and effect.order.order_id in self._reported
         trading = None if had_it else await self._trading()
-        await self._publish(self.gateway.perform(pending, trading))
+        no_room = None
+        if trading is not None and type(effect) is SubmitOrder and self.gateway.refusal(pending, trading) is None:
+            no_room = await self._room(effect.order)
+        await self._publish(self.gateway.perform(pending, trading, no_room))
 
     def _venue_state(self) -> bytes:
         return self.gateway.venue.snapshot()
@@ -111,11 +111,11 @@ class ExecutionWorker(EngineWorker):
             self.gateway.venue.restore(data)
 
 
-class ExchangeWorker(EngineWorker):
+class ExchangeWorker(OrderWorker):
     """The worker that stands before a venue on the network, and never waits for it.
 
     An effect that the log already has as submitted may have been performed by an earlier process: it is never
-    performed again. At the start the venue is asked about every order that the log has as open instead.
+    performed again. At the start, and when the connection was lost, orders and legs are compared with the venue's.
     """
 
     def __init__(
@@ -129,20 +129,30 @@ class ExchangeWorker(EngineWorker):
         trading: TradingStateStore,
         max_decision_age_s: float,
         request_timeout_s: float,
+        account: AccountShare = AccountShare(),  # noqa: B008  # a constant
         checkpoint_every: int = 1000,
     ) -> None:
-        super().__init__(build, bus, clock, checkpoints, checkpoint_every=checkpoint_every)
+        super().__init__(build, bus, clock, checkpoints, account=account, checkpoint_every=checkpoint_every)
+        self.reconciler = Reconciler(
+            exchange,
+            clock,
+            known=lambda: self._known,
+            publish=self._publish,
+            owns=self.owns,
+            timeout_s=request_timeout_s,
+        )
         self.gateway = ExchangeGateway(
             exchange,
             clock,
             publish=self._publish,
             trading=halted_if_unreadable(trading),
             lookup=self._record,
+            room=self._room if account.ledger is not None else None,
+            reconciler=self.reconciler,
             request_timeout_s=request_timeout_s,
             max_decision_age_s=max_decision_age_s,
             right=lambda: self._right,
         )
-        self._at_start = Orders()
 
     async def stop(self) -> None:
         """Finish the event in hand, save the state, and leave the venue."""
@@ -162,29 +172,23 @@ class ExchangeWorker(EngineWorker):
         """Name the sources: the engine, the gateway and the venue's adapter."""
         return {self.name, GATEWAY, self.gateway.source}
 
-    def _record(self, order_id: str) -> OrderRecord | None:
-        engine = self.host.engine
-        assert isinstance(engine, ExecutionEngine)
-        return engine.orders.get(order_id) or self._at_start.get(order_id)
-
     def _extra_publishes(self) -> tuple[str, ...]:
         return ("order.*", "system.*")
 
     async def _read_own_outputs(self) -> None:
-        """Find out which orders are open by what the whole log says, and ask the venue about them."""
-        engine = self.host.engine
-        assert isinstance(engine, ExecutionEngine)
-        self._at_start = deepcopy(engine.orders)
+        """Find out which orders are open by what the whole log says, and compare with the venue."""
         await super()._read_own_outputs()
-        await self.gateway.start(self._at_start.open())
+        await self.gateway.start()
 
-    def _note_own_output(self, event: Event) -> None:
-        super()._note_own_output(event)
-        if isinstance(event.payload, OrderEvent):
-            self._at_start.apply(event)
+    async def _publish(self, events: list[Event]) -> None:
+        """Publish, and know it: what is compared with the venue is ahead of what the engine has folded."""
+        await super()._publish(events)
+        for event in events:
+            self._known.apply(event)
 
-    async def _carry_out(self, event: Event, step: Step) -> None:  # noqa: ARG002  # as the base has it
+    async def _carry_out(self, event: Event, step: Step) -> None:
         """Publish, then hand on the effects that no earlier process can have performed."""
+        await self._settle_account(event)
         begun = [each for each in step.effects if type(each.effect) is SubmitOrder and each.cause.id in self._in_log]
         if step.events:
             await self._publish(step.events)
