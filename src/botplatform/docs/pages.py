@@ -156,8 +156,8 @@ def engine_rows() -> list[tuple[str, str, str]]:
 def _engines() -> str:
     about = (
         "What every engine declares. Publishing what is not declared is an error (`UNDECLARED_EVENT`). Besides, the "
-        "runtime publishes for each engine `system.heartbeat`, `system.error` and, for a timer that it asked for, "
-        "`timer.fired`; for what a venue reports, the adapter publishes `order.*`."
+        "runtime publishes `system.heartbeat` for each engine and `system.error` for one that failed; what a venue "
+        "reports, the gateway beside execution publishes as `order.*` with the name of the venue as its source."
     )
     parts = [
         about,
