@@ -23,6 +23,8 @@ class Checkpoint(msgspec.Struct, frozen=True):
     state: bytes
     venue: bytes = b""
     """State of the simulated venue beside the execution engine; empty elsewhere."""
+    aside: bytes = b""
+    """Quarantined symbols; empty where there are none."""
 
 
 class Checkpoints(Protocol):

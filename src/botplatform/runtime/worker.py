@@ -11,25 +11,27 @@ from msgspec.structs import replace
 from botplatform.bus.jetstream.setup import partition_consumer
 from botplatform.core.engine import Engine, EngineHost, Step
 from botplatform.core.event_bus import Conflation, Delivery, DurableEventBus, Right
-from botplatform.core.events import Event, Severity, SystemEvent
-from botplatform.core.seam import Clock, derive_id
+from botplatform.core.events import Event, SystemEvent
+from botplatform.core.seam import Clock
 from botplatform.errors import Fenced, StateError
 from botplatform.runtime.checkpoint import Checkpoint, Checkpoints
+from botplatform.runtime.dead_letters import DeadLetters, MemoryDeadLetters
 from botplatform.runtime.left_out import left_out_by, left_out_event
+from botplatform.runtime.poison import FAILED, QUARANTINED, PoisonHandling
+from botplatform.runtime.quarantine import decode, encode
 
 __all__ = ["EngineWorker"]
 
-MESSAGE_LIMIT: Final = 500
 FENCED_WAIT_S: Final = 10.0
 logger = logging.getLogger(__name__)
 
 
-class EngineWorker:
+class EngineWorker(PoisonHandling):
     """One engine, its durable consumer and its checkpoint.
 
     What comes of an event is in the log before its effects are performed, and both are done before the event
     is acknowledged. After a restart the state is the checkpoint plus what the log has behind it; outputs that
-    the log already holds are not published again.
+    the log already holds are not published again. Events that the engine raises on are put aside.
     """
 
     def __init__(
@@ -41,7 +43,14 @@ class EngineWorker:
         *,
         checkpoint_every: int = 1000,
         conflate_waiting: int = 0,
+        dead_letters: DeadLetters | None = None,
+        on_failed: Callable[[Exception], None] | None = None,
     ) -> None:
+        """Take what it works with; `dead_letters` are kept in memory by default.
+
+        `on_failed` hears of what ends the worker outside of a delivery.
+        """
+        super().__init__(dead_letters or MemoryDeadLetters(), on_failed)
         self._build = build
         self._bus = bus
         self._clock = clock
@@ -80,9 +89,12 @@ class EngineWorker:
             self._saved = saved
             self.host.engine.restore(saved.state)
             self._restore_venue(saved.venue)
+            self.aside = decode(saved.aside)
         self.sequence = self._saved.sequence
         self._caught_up_at = await self._bus.last_sequence()
         await self._read_own_outputs()
+        await self._read_letters()
+        await self._finish_settling()
         limit = self._conflate_waiting
         conflation = Conflation(limit, self._caught_up_at) if limit else None
         await self._bus.attach(
@@ -91,12 +103,17 @@ class EngineWorker:
 
     async def stop(self) -> None:
         """Finish the event in hand, then save the state."""
+        await self._stop_watching()
         await self._bus.detach(self.slot)
-        await self._checkpoint()
+        await self._stop_watching()
+        if self._broken is None and self.aside.settling is None:
+            await self._checkpoint()
 
     async def abandon(self) -> None:
         """Stop at once and save nothing: somebody else has the partition."""
+        await self._abandon_watching()
         await self._bus.detach(self.slot, abandon=True)
+        await self._abandon_watching()
 
     def sources(self) -> set[str]:
         """Name the sources that this worker publishes under."""
@@ -104,25 +121,41 @@ class EngineWorker:
 
     async def _read_own_outputs(self) -> None:
         """Collect the ids of what the log already holds of ours, so that it is not published twice."""
+        first = self.aside.first
+        await self._collect(self.sequence if first is None else min(self.sequence, first - 1), self._caught_up_at)
+
+    async def _collect(self, after: int, until: int) -> None:
         sources = self.sources()
         patterns = {*self.host.engine.publishes, *self._extra_publishes()}
-        async for delivery in self._bus.replay(
-            sorted(patterns), after=self.sequence, until=self._caught_up_at, partition=self.partition
-        ):
+        async for delivery in self._bus.replay(sorted(patterns), after=after, until=until, partition=self.partition):
             if delivery.event.source in sources:
                 self._note_own_output(delivery.event)
+
+    async def _recall(self, after: int) -> None:
+        await self._collect(after, await self._bus.last_sequence())
+
+    def _forget(self) -> None:
+        if self.sequence >= self._caught_up_at:
+            self._caught_up()
 
     def _note_own_output(self, event: Event) -> None:
         self._in_log[event.id] = event
         self._left_out |= left_out_by(event)
 
     def _extra_publishes(self) -> tuple[str, ...]:
-        return ("system.error", "system.warning")
+        return ("system.error", "system.warning", "system.recovery")
 
     async def _on_delivery(self, delivery: Delivery) -> None:
+        async with self._turn:
+            if self._broken is not None:
+                raise self._broken
+            if delivery.sequence > self.sequence:
+                await self._take(delivery)
+
+    async def _take(self, delivery: Delivery) -> None:
         event, sequence = delivery.event, delivery.sequence
-        if sequence <= self.sequence:
-            return
+        if self._known_letters:
+            await self._settle_due(sequence)
         if sequence in self._left_out:
             self.sequence = sequence
             return
@@ -130,18 +163,17 @@ class EngineWorker:
             self._left_out.update(delivery.left_out)
             await self._publish([left_out_event(event, delivery.left_out, self.name, self._clock.now_ns())])
         self.events_in += 1
-        save = self.events_in % self._every == 0
-        try:
-            step = self.host.process(event, self._clock.now_ns())
-        except Exception as e:  # noqa: BLE001  # whatever an engine raises, its state is rebuilt and the event reported
-            await self._rebuild(event, sequence, e)
-            save = True  # so that no later rebuilding meets this event again
-        else:
-            await self._carry_out(event, step)
-        self.sequence = sequence
+        if not ((self.aside.held or self._known_letters) and await self._put_aside_again(delivery)):
+            try:
+                step = self.host.process(event, self._clock.now_ns())
+            except Exception as e:  # noqa: BLE001  # whatever an engine raises, its state is rebuilt and the event reported
+                await self._poisoned(event, sequence, e)
+            else:
+                await self._carry_out(event, step)
+                self.sequence = sequence
         if self._in_log and sequence >= self._caught_up_at:
             self._caught_up()
-        if save:
+        if self.events_in % self._every == 0:
             await self._checkpoint()
 
     async def _carry_out(self, event: Event, step: Step) -> None:  # noqa: ARG002  # the event is for those that derive
@@ -160,7 +192,11 @@ class EngineWorker:
     def _is_in_log(self, event: Event) -> bool:
         """Tell whether an output was published before a restart; raise `StateError` when it was a different one."""
         found = self._in_log.get(event.id)
-        pure = event.source == self.name
+        told = type(event.payload) is SystemEvent and event.payload.code in (
+            FAILED,
+            QUARANTINED,
+        )  # in words of its time
+        pure = event.source == self.name and not told
         if found is not None and pure and replace(found, created_ns=event.created_ns) != event:
             raise StateError(
                 f"{self.slot} computes another {event.type} {event.id} than the log holds: the engine has changed since, "
@@ -172,45 +208,22 @@ class EngineWorker:
         """Forget what was only needed for catching up."""
         self._in_log.clear()
 
-    async def _rebuild(self, event: Event, sequence: int, error: Exception) -> None:
-        """Throw the half-changed engine away, rebuild it from checkpoint and log, and report the event."""
-        logger.error("the engine %s failed on %s %s", self.name, event.type, event.id, exc_info=error)
+    async def _restore_saved(self) -> None:
         engine = self._build()
         if self._saved.state:
             engine.restore(self._saved.state)
-        host = EngineHost(engine)
-        listens = engine.listens
-        async for delivery in self._bus.replay(
-            listens, after=self._saved.sequence, until=sequence - 1, partition=self.partition
-        ):
-            if delivery.sequence not in self._left_out:
-                host.process(delivery.event, delivery.event.created_ns)
-        self.host = host
-        message = f"the engine {self.name} raised {type(error).__name__} on {event.type} {event.id}: {error}"
-        payload = SystemEvent(
-            module=self.name,
-            message=message[:MESSAGE_LIMIT],
-            severity=Severity.ERROR,
-            code="ENGINE_FAILED",
-            event_id=event.id,
-            symbol=event.key if event.key == getattr(event.payload, "symbol", None) else "",
-        )
-        report = Event(
-            "system.error",
-            payload,
-            self.name,
-            timestamp_ns=event.timestamp_ns,
-            created_ns=self._clock.now_ns(),
-            correlation_id=event.correlation_id,
-            causation_id=event.id,
-            id=derive_id(event.id, self.name, "engine_failed"),
-        )
-        if event.type != "system.error":
-            await self._publish([report])
+        self.host = EngineHost(engine)
 
-    async def _checkpoint(self) -> None:
-        if self.sequence > self._saved.sequence:
-            checkpoint = Checkpoint(self.sequence, self.host.engine.snapshot(), self._venue_state())
+    def _saved_sequence(self) -> int:
+        return self._saved.sequence
+
+    def _is_left_out(self, sequence: int) -> bool:
+        return sequence in self._left_out
+
+    async def _checkpoint(self, *, force: bool = False) -> None:
+        if force or self.sequence > self._saved.sequence:
+            state, aside = self.host.engine.snapshot(), encode(self.aside)
+            checkpoint = Checkpoint(self.sequence, state, self._venue_state(), aside)
             try:
                 await self._checkpoints.save(self.slot, checkpoint)
             except Fenced:

@@ -27,7 +27,7 @@ async def connection(empty_server: EmbeddedServer) -> AsyncIterator[Connection]:
 
 async def test_the_first_setup_creates_everything_and_the_second_changes_nothing(connection: Connection) -> None:
     first = await setup(connection, BusSettings(), GROUPS)
-    streams = ["EVENTS", "EVENTS_BY_TYPE"]
+    streams = ["EVENTS", "EVENTS_BY_TYPE", "DEAD_LETTERS"]
     streams += [f"KV_{name}" for name in ("checkpoints", "trading", "accounts", "meta", "partitions", "leases", "members")]
     everything = tuple([f"stream {name}" for name in streams] + [f"consumer {name}" for name in GROUPS])
     assert first.created == everything

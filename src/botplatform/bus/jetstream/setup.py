@@ -18,7 +18,7 @@ from botplatform.core.seam import random_id
 from botplatform.errors import StreamError
 from botplatform.settings import BusSettings
 
-__all__ = ["BUCKETS", "SetupReport", "by_type_name", "partition_consumer", "read_log_id", "setup"]
+__all__ = ["ACCOUNTS", "BUCKETS", "SetupReport", "by_type_name", "partition_consumer", "read_log_id", "setup"]
 
 CHECKPOINTS: Final = "checkpoints"
 """Bucket of the engines' state."""
@@ -26,6 +26,8 @@ TRADING: Final = "trading"
 """Bucket of the trading state: halted, reducing, active."""
 ACCOUNTS: Final = "accounts"
 """Bucket of what each account has at stake, for its limit."""
+DEAD_LETTERS: Final = "DEAD_LETTERS"
+"""Stream of events that no engine could handle, and what became of them; one for all logs of a server."""
 META: Final = "meta"
 """Bucket of what is true of the log as a whole."""
 PARTITIONS: Final = "partitions"
@@ -84,6 +86,7 @@ async def setup(
     await _stream(connection, _log_config(settings), settings.partitions, steps)
     if settings.by_type:
         await _stream(connection, _by_type_config(settings), None, steps)
+    await _stream(connection, _dead_letters_config(settings), None, steps)
     for bucket in BUCKETS:
         await _stream(connection, _bucket_config(bucket, settings), None, steps)
     await _stream(connection, _leases_config(settings), None, steps)
@@ -209,6 +212,21 @@ def _by_type_config(settings: BusSettings) -> dict[str, Any]:
                 "subject_transforms": [{"src": STORED, "dest": "{{wildcard(1)}}.{{wildcard(2)}}"}],
             }
         ],
+    }
+
+
+def _dead_letters_config(settings: BusSettings) -> dict[str, Any]:
+    return {
+        "name": DEAD_LETTERS,
+        "description": "Events that no engine could handle, and what became of them.",
+        "subjects": ["dlq.>"],
+        "storage": "file",
+        "num_replicas": settings.replicas,
+        "retention": "limits",
+        "max_msgs_per_subject": 1,
+        "compression": "s2",
+        "allow_direct": True,
+        "allow_msg_ttl": True,
     }
 
 

@@ -107,6 +107,22 @@ class ExecutionEngine:
             self.trading_state, self.trading_reason = payload.state, payload.reason
         return ()
 
+    def refuse(self, event: Event) -> Sequence[Output]:
+        """Answer a decision about a quarantined symbol: QUARANTINED for its orders; cancels pass, as far as known."""
+        decision = event.payload
+        if type(decision) is not StrategyEvent or event.id in self._decisions:
+            return ()
+        outputs: list[Output] = []
+        for index, action in enumerate(decision.actions):
+            if action.type is ActionType.CANCEL:
+                outputs += self._cancel(event, decision, action)
+            else:
+                text = f"an event of {decision.symbol} could not be handled: it waits for a person to decide"
+                order = self._made(event, decision, index)
+                outputs.append(Emit("order.denied", denied(order, Denial(Reason.QUARANTINED, text))))
+        self._remember(event)
+        return outputs
+
     def snapshot(self) -> bytes:
         """Return the whole state; the same history gives the same bytes."""
         state = _State(
@@ -134,9 +150,7 @@ class ExecutionEngine:
     def _decide(self, event: Event, decision: StrategyEvent) -> Sequence[Output]:
         if event.id in self._decisions:
             return ()
-        self._decisions[event.id] = None
-        if len(self._decisions) > KEEP_DECISIONS:
-            del self._decisions[next(iter(self._decisions))]
+        self._remember(event)
         outputs: list[Output] = []
         for index, action in enumerate(decision.actions):
             if action.type is ActionType.CANCEL:
@@ -145,18 +159,26 @@ class ExecutionEngine:
                 outputs += self._order(event, decision, index, len(outputs))
         return outputs
 
-    def _order(self, event: Event, decision: StrategyEvent, index: int, place: int) -> list[Output]:
-        """Make one order, or deny it; `place` is where the output will stand among those of the decision."""
-        instrument = self._instruments[decision.symbol]
+    def _remember(self, decision: Event) -> None:
+        self._decisions[decision.id] = None
+        if len(self._decisions) > KEEP_DECISIONS:
+            del self._decisions[next(iter(self._decisions))]
+
+    def _made(self, event: Event, decision: StrategyEvent, index: int) -> OrderEvent:
         seen = self._prices.get(decision.symbol)
-        order = order_of(
+        return order_of(
             event,
             index,
-            instrument,
+            self._instruments[decision.symbol],
             None if seen is None else Decimal(repr(seen)),
             venue=self._venue,
             account_id=self._account_id,
         )
+
+    def _order(self, event: Event, decision: StrategyEvent, index: int, place: int) -> list[Output]:
+        """Make one order, or deny it; `place` is where the output will stand among those of the decision."""
+        instrument = self._instruments[decision.symbol]
+        order = self._made(event, decision, index)
         if self.orders.get(order.order_id) is not None:
             return []
         order, denial = self._checked(order, decision.actions[index], instrument)
