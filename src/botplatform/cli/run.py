@@ -15,7 +15,9 @@ import typer
 
 from botplatform.bootstrap import ENGINES, PARTITIONED, groups, open_platform
 from botplatform.bus.jetstream.bus import JetStreamEventBus
-from botplatform.bus.jetstream.connection import connect_nats
+from botplatform.bus.jetstream.connection import Connection, connect_nats
+from botplatform.bus.jetstream.limits import Janitor, sync_advice
+from botplatform.bus.jetstream.setup import SetupReport
 from botplatform.bus.jetstream.setup import setup as set_up
 from botplatform.bus.server import EmbeddedServer
 from botplatform.cli.invocation import invocation_of
@@ -32,6 +34,8 @@ from botplatform.telemetry.logs import configure_logging
 __all__ = ["embedded", "halt", "reduce", "resume", "run", "run_until_signal", "setup"]
 
 SECOND_SIGNAL_EXIT = 3
+SETUP, OPERATOR = "setup", "operator"
+"""Names of connections, after the roles whose permissions they need."""
 Reason = Annotated[str, typer.Option(help="Why, for the record and for everybody who asks later.")]
 
 
@@ -54,13 +58,23 @@ def run(
     run_loop(_run(settings, tuple(engine or ENGINES), start_server=embedded_server))
 
 
-def setup(ctx: typer.Context) -> None:
+def setup(
+    ctx: typer.Context,
+    *,
+    watch: Annotated[
+        bool,
+        typer.Option(
+            "--watch", help="Go on until stopped, and purge old ticks whenever the log is more than 80 % full."
+        ),
+    ] = False,
+) -> None:
     """Create the streams, consumers and buckets that the engines need; what is there is brought up to date.
 
-    It can be repeated at any time, and never removes an event.
+    It can be repeated at any time, and never removes an event, except for old ticks with --watch.
     """
     settings = _with_jetstream(invocation_of(ctx).settings())
-    run_loop(_setup(settings))
+    configure_logging(settings.log)
+    run_loop(_setup(settings, watch=watch))
 
 
 def halt(ctx: typer.Context, reason: Reason) -> None:
@@ -129,7 +143,19 @@ async def embedded(settings: Settings, directory: Path | None = None) -> AsyncIt
             ready.nats, ready.bus, groups=groups(ready), partitioned=PARTITIONED
         ):
             pass
-        yield ready
+        async with await connect_nats(ready.nats, name=SETUP) as connection, looked_after(connection, ready):
+            yield ready
+
+
+@asynccontextmanager
+async def looked_after(connection: Connection, settings: Settings) -> AsyncIterator[None]:
+    """Keep room in the log meanwhile."""
+    cleaning = asyncio.create_task(Janitor(connection, settings.bus).run(), name="janitor")
+    try:
+        yield
+    finally:
+        cleaning.cancel()
+        await asyncio.gather(cleaning, return_exceptions=True)
 
 
 @asynccontextmanager
@@ -137,18 +163,36 @@ async def _as_is(settings: Settings) -> AsyncIterator[Settings]:
     yield settings
 
 
-async def _setup(settings: Settings) -> None:
-    connection = await connect_nats(settings.nats, name="botplatform-setup")
-    try:
-        report = await set_up(connection, settings.bus, groups(settings), PARTITIONED)
-    finally:
-        await connection.close()
+async def _setup(settings: Settings, *, watch: bool) -> None:
+    async with await connect_nats(settings.nats, name=SETUP) as connection:
+        _tell(await set_up(connection, settings.bus, groups(settings), PARTITIONED), sync_advice(settings.bus))
+        if watch:
+            typer.echo("watching the room in the log; Ctrl-C ends", err=True)
+            async with looked_after(connection, settings):
+                await _signalled()
+
+
+def _tell(report: SetupReport, advice: str) -> None:
     for verb, names in (("created", report.created), ("updated", report.updated), ("unchanged", report.unchanged)):
         for name in names:
             typer.echo(f"{verb:9} {name}")
     for name in report.left:
         typer.echo(f"left      {name}: no engine of these settings uses it")
     typer.echo(f"log id    {report.log_id}")
+    if advice:
+        typer.echo(f"advice    {advice}", err=True)
+
+
+async def _signalled() -> None:
+    """Wait for SIGINT or SIGTERM."""
+    stop, loop = asyncio.Event(), asyncio.get_running_loop()
+    for each in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(each, stop.set)
+    try:
+        await stop.wait()
+    finally:
+        for each in (signal.SIGINT, signal.SIGTERM):
+            loop.remove_signal_handler(each)
 
 
 def _change(ctx: typer.Context, state: TradingState, reason: str) -> None:
@@ -159,7 +203,7 @@ def _change(ctx: typer.Context, state: TradingState, reason: str) -> None:
 
 
 async def _change_state(settings: Settings, state: TradingState, reason: str) -> None:
-    async with await JetStreamEventBus.connect(settings.nats, settings.bus) as bus:
+    async with await JetStreamEventBus.connect(settings.nats, settings.bus, name=OPERATOR) as bus:
         store = BucketTradingState(bus.trading)
         before = await change_trading_state(
             bus, store, SystemClock(), state, reason=reason, changed_by=getpass.getuser()

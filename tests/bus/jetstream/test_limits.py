@@ -193,11 +193,10 @@ async def test_the_janitor_outlives_a_server_that_is_away(caplog: pytest.LogCapt
     caplog.set_level(logging.WARNING)
     async with EmbeddedServer() as server:
         settings = NatsSettings(url=server.url, request_timeout_s=0.2)
-        async with await JetStreamEventBus.connect(settings, BusSettings(), groups={}) as bus:
-            async with janitor(bus, MIB):
-                await asyncio.to_thread(server.stop)
-                while "cannot look after the room in the log" not in caplog.text:  # noqa: ASYNC110  # the server does it
-                    await asyncio.sleep(0.01)
+        async with await JetStreamEventBus.connect(settings, BusSettings(), groups={}) as bus, janitor(bus, MIB):
+            await asyncio.to_thread(server.stop)
+            while "cannot look after the room in the log" not in caplog.text:  # noqa: ASYNC110  # the server does it
+                await asyncio.sleep(0.01)
 
 
 async def test_looking_costs_nothing_while_there_is_room(bus: JetStreamEventBus) -> None:

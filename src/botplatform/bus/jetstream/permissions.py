@@ -74,6 +74,9 @@ ENGINE: Final = (
     Need("$KV.members.*", "its sign of life"),
     Need("$JS.API.DIRECT.GET.KV_partitions", "who owns what"),
     Need("$KV.partitions.{group}.*", "owning partitions of its own groups"),
+    Need("dlq.{group}.>", "putting aside what it cannot handle"),
+    Need("$JS.API.DIRECT.GET.DEAD_LETTERS", "what a person decided about that"),
+    Need("$JS.API.STREAM.MSG.GET.DEAD_LETTERS", "what a person decided about that"),
     Need("botplatform.ownership", "telling others that ownership changed", subscribe="botplatform.ownership"),
     Need("", "answers", subscribe="{inbox}.>"),
 )
@@ -111,7 +114,7 @@ ROLES: Final[Mapping[str, tuple[Need, ...]]] = {
         Need("$JS.API.DIRECT.GET.*", "reading the log, dead letters and buckets"),
         Need("$JS.API.STREAM.MSG.GET.*", "reading the log, dead letters and buckets"),
         Need("$JS.API.CONSUMER.LIST.{stream}", "how far the groups are"),
-        Need("$KV.dlq.>", "settling dead letters"),
+        Need("dlq.>", "deciding about dead letters"),
         Need("", "answers", subscribe="{inbox}.>"),
         *(
             Need("", "watching", subscribe=f"{domain}.>")
