@@ -19,6 +19,7 @@ from botplatform.bootstrap.engines import (
     of_type,
 )
 from botplatform.bus.jetstream.bus import JetStreamEventBus
+from botplatform.bus.jetstream.permissions import connection_name
 from botplatform.bus.jetstream.subjects import partition
 from botplatform.bus.memory import InMemoryLog
 from botplatform.core.event_bus import Right
@@ -132,7 +133,8 @@ class _Builder:
         if settings.bus.backend == "memory":
             connection = InMemoryLog(groups(settings))
         else:
-            connection = await JetStreamEventBus.connect(settings.nats, settings.bus, clock=clock)
+            name = connection_name(engines)
+            connection = await JetStreamEventBus.connect(settings.nats, settings.bus, name=name, clock=clock)
         stack.push_async_callback(connection.close)
         builder = cls(settings, engines, clock, connection)
         stack.callback(builder.stop_watching)
