@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 
 from botplatform.core.engine import PendingEffect, Step, SubmitOrder
 from botplatform.core.event_bus import DurableEventBus
@@ -58,7 +58,7 @@ class ExecutionWorker(OrderWorker):
         return {self.name, GATEWAY, self.gateway.source}
 
     def _extra_publishes(self) -> tuple[str, ...]:
-        return ("order.*", "system.error")
+        return ("order.*", "system.*")
 
     def _note_own_output(self, event: Event) -> None:
         super()._note_own_output(event)
@@ -82,11 +82,20 @@ class ExecutionWorker(OrderWorker):
     async def _carry_out(self, event: Event, step: Step) -> None:
         if self._venue_follows_bus and type(event.payload) is MarketEvent:
             await self.show_market(event.payload)
+        await self._carry_out_late(event, step)
+
+    async def _carry_out_late(self, event: Event, step: Step) -> None:
         await self._settle_account(event)
         if step.events:
             await self._publish(step.events)
         for pending in step.effects:
             await self._perform(pending)
+
+    async def _meanwhile(self, event: Event) -> None:
+        """Let the venue see the market: it goes on whatever waits here."""
+        if self._venue_follows_bus and type(event.payload) is MarketEvent:
+            await self.show_market(event.payload)
+        await super()._meanwhile(event)
 
     async def _perform(self, pending: PendingEffect) -> None:
         """Carry out one effect. While catching up, what the venue had before it gets again, ungated.
@@ -147,7 +156,7 @@ class ExchangeWorker(OrderWorker):
             publish=self._publish,
             trading=halted_if_unreadable(trading),
             lookup=self._record,
-            room=self._room if account.ledger is not None else None,
+            room=self._room,
             reconciler=self.reconciler,
             request_timeout_s=request_timeout_s,
             max_decision_age_s=max_decision_age_s,
@@ -180,7 +189,7 @@ class ExchangeWorker(OrderWorker):
         await super()._read_own_outputs()
         await self.gateway.start()
 
-    async def _publish(self, events: list[Event]) -> None:
+    async def _publish(self, events: Sequence[Event]) -> None:
         """Publish, and know it: what is compared with the venue is ahead of what the engine has folded."""
         await super()._publish(events)
         for event in events:
@@ -195,6 +204,9 @@ class ExchangeWorker(OrderWorker):
         for pending in step.effects:
             if pending not in begun:
                 await self.gateway.perform(pending)
+
+    async def _carry_out_late(self, event: Event, step: Step) -> None:
+        await self._carry_out(event, step)
 
 
 def halted_if_unreadable(trading: TradingStateStore) -> Callable[[], Awaitable[TradingStateRecord]]:

@@ -78,9 +78,10 @@ class OrderWorker(EngineWorker):
         self._known.apply(event)
 
     async def _room(self, order: OrderEvent) -> tuple[Reason, str] | None:
-        """Reserve what an order may cost within the limit of the account."""
+        """Say that its symbol is quarantined, or reserve what an order may cost within the limit of the account."""
+        quarantined = await self._quarantined(order.symbol)
         ledger = self._account.ledger
-        return None if ledger is None else await ledger.reserve(order, self._epoch)
+        return quarantined if quarantined or ledger is None else await ledger.reserve(order, self._epoch)
 
     async def _settle_account(self, event: Event) -> None:
         """Say what a symbol has at stake after an order event; not while catching up, which the start has done."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 from typing import Final, NamedTuple
 
@@ -14,8 +14,9 @@ from botplatform.core.event_bus import Delivery, DurableEventBus, Right
 from botplatform.core.events import Event, Severity, SystemEvent
 from botplatform.core.seam import Clock, derive_id
 from botplatform.errors import BusError, StateError
-from botplatform.runtime.dead_letters import DeadLetter, DeadLetters, Ruling, Verdict, letter_of
-from botplatform.runtime.quarantine import QUARANTINING, Aside, Held, Settling, answer, was_answered
+from botplatform.runtime.dead_letters import DeadLetter, DeadLetters, MemoryDeadLetters, Ruling, Verdict, letter_of
+from botplatform.runtime.quarantine import PORTFOLIO, QUARANTINING, Aside, Held, Settling, answer, was_answered
+from botplatform.trading.reasons import Reason
 
 __all__ = ["FAILED", "LIFTED", "QUARANTINED", "PoisonHandling"]
 
@@ -53,20 +54,28 @@ class PoisonHandling(ABC):
     _clock: Clock
     _right: Right | None
 
-    def __init__(self, letters: DeadLetters, on_failed: Callable[[Exception], None] | None = None) -> None:
+    def __init__(self) -> None:
         self.dead_letters = 0
         """Events put aside since the start."""
         self.aside = Aside()
-        self._letters = letters
-        self._on_failed = on_failed
+        self._letters: DeadLetters = MemoryDeadLetters()
+        self._on_failed: Callable[[Exception], None] | None = None
         self._known_letters: dict[int, DeadLetter] = {}
         self._turn = asyncio.Lock()
         self._watching: asyncio.Task[None] | None = None
         self._heard = 0
         self._broken: Exception | None = None
 
+    def keep_dead_letters(self, letters: DeadLetters, on_failed: Callable[[Exception], None] | None = None) -> None:
+        """Say, before the start, where dead letters are kept: by default in memory, for this worker alone.
+
+        `on_failed` hears of what ends the worker outside of a delivery.
+        """
+        self._letters = letters
+        self._on_failed = on_failed
+
     @abstractmethod
-    async def _publish(self, events: list[Event]) -> None:
+    async def _publish(self, events: Sequence[Event]) -> None:
         """Publish what is not in the log yet."""
 
     @abstractmethod
@@ -89,7 +98,7 @@ class PoisonHandling(ABC):
     def _is_left_out(self, sequence: int) -> bool:
         """Tell whether a tick was left out because a newer one had come."""
 
-    async def _carry_out_late(self, step: Step) -> None:
+    async def _carry_out_late(self, event: Event, step: Step) -> None:  # noqa: ARG002  # the event is for those that derive
         """Publish and perform what came of an event that the world has seen long ago."""
         if step.events:
             await self._publish(step.events)
@@ -98,7 +107,7 @@ class PoisonHandling(ABC):
         """Do with an event that waits what does not need the engine; answer it where somebody waits for that."""
         step = answer(self.host, event, self._clock.now_ns())
         if step is not None:
-            await self._carry_out_late(step)
+            await self._carry_out_late(event, step)
 
     async def _read_letters(self) -> None:
         """Find out, before the start, which events were put aside behind the checkpoint."""
@@ -135,6 +144,18 @@ class PoisonHandling(ABC):
         if letter.symbol:
             await self._meanwhile(letter.event)
         self._watch()
+
+    async def _quarantined(self, symbol: str) -> tuple[Reason, str] | None:
+        """Say that orders of a symbol are denied, because it is quarantined here or in portfolio."""
+        held = self.aside.held.get(symbol)
+        try:
+            letter = held.letter if held else await self._letters.held_for(PORTFOLIO, symbol)
+        except Exception as e:  # whatever goes wrong here must not let an order through
+            logger.warning("whether %s is quarantined cannot be read, so it counts as such", symbol, exc_info=e)
+            return Reason.QUARANTINED, f"whether {symbol} is quarantined cannot be read: {e}"
+        if not letter:
+            return None
+        return Reason.QUARANTINED, f"{symbol} waits for a person to decide about {letter}: see `botplatform dlq show`"
 
     async def _hold(self, symbol: str, letter_id: str) -> None:
         """Say, for the gates before the venue, what a symbol is quarantined for."""
@@ -286,7 +307,7 @@ class PoisonHandling(ABC):
                     except Exception as e:  # noqa: BLE001  # as before: it waits for the next decision
                         await self._relapse(letter, settling, await self._keep(event, sequence, e), e)
                         return
-                    await self._carry_out_late(step)
+                    await self._carry_out_late(event, step)
             await self._settled(letter, settling)
         finally:
             self._forget()

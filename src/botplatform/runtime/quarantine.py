@@ -16,9 +16,21 @@ from botplatform.core.engine import EngineHost, Output, Step
 from botplatform.core.events import Event, StrategyEvent
 from botplatform.errors import StateError
 
-__all__ = ["QUARANTINING", "Aside", "Held", "Refuses", "Settling", "answer", "decode", "encode", "was_answered"]
+__all__ = [
+    "PORTFOLIO",
+    "QUARANTINING",
+    "Aside",
+    "Held",
+    "Refuses",
+    "Settling",
+    "answer",
+    "decode",
+    "encode",
+    "was_answered",
+]
 
-QUARANTINING: Final = frozenset({"execution", "portfolio"})
+PORTFOLIO: Final = "portfolio"
+QUARANTINING: Final = frozenset({"execution", PORTFOLIO})
 """Engines whose symbols are quarantined; the others go on without the event."""
 logger = logging.getLogger(__name__)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Final
 
 from msgspec.structs import replace
@@ -15,7 +15,6 @@ from botplatform.core.events import Event, SystemEvent
 from botplatform.core.seam import Clock
 from botplatform.errors import Fenced, StateError
 from botplatform.runtime.checkpoint import Checkpoint, Checkpoints
-from botplatform.runtime.dead_letters import DeadLetters, MemoryDeadLetters
 from botplatform.runtime.left_out import left_out_by, left_out_event
 from botplatform.runtime.poison import FAILED, QUARANTINED, PoisonHandling
 from botplatform.runtime.quarantine import decode, encode
@@ -43,14 +42,8 @@ class EngineWorker(PoisonHandling):
         *,
         checkpoint_every: int = 1000,
         conflate_waiting: int = 0,
-        dead_letters: DeadLetters | None = None,
-        on_failed: Callable[[Exception], None] | None = None,
     ) -> None:
-        """Take what it works with; `dead_letters` are kept in memory by default.
-
-        `on_failed` hears of what ends the worker outside of a delivery.
-        """
-        super().__init__(dead_letters or MemoryDeadLetters(), on_failed)
+        super().__init__()
         self._build = build
         self._bus = bus
         self._clock = clock
@@ -120,19 +113,26 @@ class EngineWorker(PoisonHandling):
         return {self.name}
 
     async def _read_own_outputs(self) -> None:
-        """Collect the ids of what the log already holds of ours, so that it is not published twice."""
-        first = self.aside.first
-        await self._collect(self.sequence if first is None else min(self.sequence, first - 1), self._caught_up_at)
+        """Collect the ids of what the log already holds of ours, so that it is not published twice.
 
-    async def _collect(self, after: int, until: int) -> None:
+        What is about quarantined symbols is collected from where they wait: the engine has not folded it.
+        """
+        first = self.aside.first
+        after = self.sequence if first is None else min(self.sequence, first - 1)
+        async for delivery in self._own_outputs(after, self._caught_up_at):
+            if delivery.sequence > self.sequence or self.aside.holds(delivery.event):
+                self._note_own_output(delivery.event)
+
+    async def _own_outputs(self, after: int, until: int) -> AsyncIterator[Delivery]:
         sources = self.sources()
         patterns = {*self.host.engine.publishes, *self._extra_publishes()}
         async for delivery in self._bus.replay(sorted(patterns), after=after, until=until, partition=self.partition):
             if delivery.event.source in sources:
-                self._note_own_output(delivery.event)
+                yield delivery
 
     async def _recall(self, after: int) -> None:
-        await self._collect(after, await self._bus.last_sequence())
+        async for delivery in self._own_outputs(after, await self._bus.last_sequence()):
+            self._in_log[delivery.event.id] = delivery.event
 
     def _forget(self) -> None:
         if self.sequence >= self._caught_up_at:
@@ -181,7 +181,7 @@ class EngineWorker(PoisonHandling):
         if step.events:
             await self._publish(step.events)
 
-    async def _publish(self, events: list[Event]) -> None:
+    async def _publish(self, events: Sequence[Event]) -> None:
         new = [event for event in events if not self._is_in_log(event)] if self._in_log else events
         if new:
             if self._right is not None and not self._right.valid:
