@@ -19,6 +19,7 @@ from botplatform.bootstrap.engines import (
     of_type,
 )
 from botplatform.bus.jetstream.bus import JetStreamEventBus
+from botplatform.bus.jetstream.dead_letters import DeadLetterStream
 from botplatform.bus.jetstream.permissions import connection_name
 from botplatform.bus.jetstream.subjects import partition
 from botplatform.bus.memory import InMemoryLog
@@ -36,6 +37,7 @@ from botplatform.errors import SettingsError
 from botplatform.exchanges.loading import PAPER, make_exchange
 from botplatform.feeds.feed import paced
 from botplatform.runtime.checkpoint import BucketCheckpoints, Checkpoints, MemoryCheckpoints
+from botplatform.runtime.dead_letters import DeadLetters, MemoryDeadLetters, StreamDeadLetters
 from botplatform.runtime.execution_worker import ExchangeWorker, ExecutionWorker
 from botplatform.runtime.group import GroupWorkers, PartitionWorker
 from botplatform.runtime.health import EngineStatus, HealthState, group_lag
@@ -108,6 +110,7 @@ class _Builder:
         self.engines = (*engines, *((AlertSender.name,) if "notifications" in engines else ()))
         self.bus = LoggedBus(connection, EventLogger(settings.log.events, level=settings.log.level).handle)
         self.checkpoints: Checkpoints = MemoryCheckpoints()
+        self.dead_letters: DeadLetters = MemoryDeadLetters()
         self.trading: TradingStateStore = MemoryTradingState()
         self.membership: Membership | None = None
         self.log_id = settings.bus.log_id or random_id()
@@ -116,6 +119,7 @@ class _Builder:
         self.monitoring: EngineWorker | None = None
         if isinstance(connection, JetStreamEventBus):
             self.checkpoints = BucketCheckpoints(connection.checkpoints)
+            self.dead_letters = StreamDeadLetters(DeadLetterStream(connection.connection, settings.bus.stream))
             self.trading = BucketTradingState(connection.trading)
             self.log_id = connection.log_id()
             self.membership = Membership(
@@ -229,6 +233,7 @@ class _Builder:
 
         def place(ownership: Ownership, right: Right | None) -> PartitionWorker:
             worker = make()
+            worker.keep_dead_letters(self.dead_letters, self.fail)
             divided = self.membership is not None and self.divided(name) > 1
             worker.place(ownership.partition if divided else None, right)
             if name == MonitoringEngine.name:
