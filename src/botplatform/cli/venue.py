@@ -35,25 +35,26 @@ def venue(
 ) -> None:
     """Run the paper venue as a process of its own, until stopped by Ctrl-C or SIGTERM.
 
-    It fills orders against the market data on the bus and keeps its own durable book: orders,
-    positions, balances, reports. Whatever it has answered it still knows after kill -9, and
-    killing the engines does not touch it. Engines trade there with exchange.kind=paper_venue.
+    It fills orders against the market data on the bus, and keeps a durable book:
+    orders, positions, balances, reports. What it has answered it still knows after
+    kill -9, and killing engines does not touch it. Engines trade there with
+    exchange.kind=paper_venue.
 
-    Latency, fees, partial fills and rejections are the settings exchange.*. It can be told to
-    behave as badly as venues do, always the same for one venue.seed:
+    Latency, fees, partial fills and rejections are the settings exchange.*; it can be
+    told to behave badly as well, in the same way for the same venue.seed:
 
-      --set venue.slow_share=0.1          takes venue.slow_s for a tenth of the requests
+      --set venue.slow_share=0.1           a tenth of the requests takes venue.slow_s
 
-      --set venue.drop_reply_share=0.1    does what was asked, and never answers
+      --set venue.drop_reply_share=0.1     does what is asked, and never answers
 
-      --set venue.repeat_reply_share=0.1  answers and reports twice
+      --set venue.repeat_reply_share=0.1   answers and reports twice
 
-      --set venue.drop_report_share=0.1   loses reports on their way; they can be asked for
+      --set venue.drop_report_share=0.1    loses reports; they can be asked for
 
-      --set venue.disconnect_share=0.01   ends its connection instead of answering, and comes back
+      --set venue.disconnect_share=0.01    leaves instead of answering; comes back
 
-    An id can be used again once its first order has finished, as at real venues; what it took
-    is counted, and `nats req venue.paper.paper.audit` with {"request_id":"1","body":{}} says it.
+    An order id can be used again once its order has finished, as at real venues, and
+    is counted: nats req venue.paper.paper.audit '{"request_id":"1","body":{}}'
     """
     more = () if book is None else (f"venue.book={book}",)
     settings = invocation_of(ctx).settings(*more)
@@ -68,7 +69,7 @@ async def _serve(settings: Settings) -> None:
 
     async def dial() -> NatsLink:
         nonlocal server
-        connection = await connect_nats(settings.nats, name="botplatform-venue")
+        connection = await connect_nats(settings.nats, name="venue")
         server = connection.where
         return connection
 
