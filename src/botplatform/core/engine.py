@@ -8,11 +8,13 @@ and performs the effects afterwards.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import ClassVar, NamedTuple, Protocol, TypeAlias, runtime_checkable
+from typing import ClassVar, Final, NamedTuple, Protocol, TypeAlias, runtime_checkable
+
+from msgspec import Struct
 
 from botplatform.core.event_bus import matches
 from botplatform.core.events import Event, OrderEvent, Payload
-from botplatform.core.seam import derive_id
+from botplatform.core.seam import id_of
 from botplatform.errors import UndeclaredEvent
 
 __all__ = [
@@ -60,7 +62,7 @@ class SetTimer(NamedTuple):
 Effect: TypeAlias = SubmitOrder | CancelOrder | SetTimer
 
 
-class Emit(NamedTuple):
+class Emit(Struct, frozen=True, gc=False):
     """An event to publish. The runtime adds id, times, source, correlation and causation."""
 
     type: str
@@ -102,7 +104,7 @@ def output_id(event_id: str, engine: str, index: int) -> str:
 
     An engine that has to recognise its own output later (a decision by its orders) computes it with this.
     """
-    return derive_id(event_id, engine, index)
+    return id_of(f"{event_id}\x1f{engine}\x1f{index}")
 
 
 class PendingEffect(NamedTuple):
@@ -114,14 +116,14 @@ class PendingEffect(NamedTuple):
     """When the event was made that the engine was handling: what the age of a decision is measured from."""
 
 
-class Step(NamedTuple):
+class Step(Struct, frozen=True, gc=False):
     """What came of one event."""
 
     events: list[Event]
     effects: list[PendingEffect]
 
 
-NOTHING = Step([], [])
+NOTHING: Final = Step([], [])
 
 
 class EngineHost:
@@ -153,27 +155,28 @@ class EngineHost:
         """Make events of what an engine returned for `event`."""
         events: list[Event] = []
         effects: list[PendingEffect] = []
+        name, event_id = self.name, event.id
         for index, output in enumerate(outputs):
             if not isinstance(output, Emit):
                 effects.append(PendingEffect(output, event, event.created_ns))
                 continue
-            if output.type not in self._declared:
+            kind, payload, cause = output.type, output.payload, output.cause
+            if kind not in self._declared:
                 raise UndeclaredEvent(
-                    f"the engine {self.name} published {output.type}, which it does not declare: "
+                    f"the engine {name} published {kind}, which it does not declare: "
                     f"add it to `publishes`, which has {', '.join(sorted(self._declared))}"
                 )
-            cause = output.cause
             made = Event(
-                output.type,
-                output.payload,
-                self.name,
+                kind,
+                payload,
+                name,
                 0.0,
                 event.timestamp_ns,
                 created_ns,
                 event.correlation_id if cause is None else cause.correlation_id,
-                event.id if cause is None else cause.id,
-                output_id(event.id, self.name, index),
-                output.key or getattr(output.payload, "symbol", "") or event.key,
+                event_id if cause is None else cause.id,
+                output_id(event_id, name, index),
+                output.key or getattr(payload, "symbol", "") or event.key,
             )
             events.append(made)
             if output.effect is not None:

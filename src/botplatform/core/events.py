@@ -93,7 +93,7 @@ MAX_NS: Final = 2**63
 _TYPE: Final = re.compile(r"[a-z][a-z0-9_]*\.[a-z][a-z0-9_]*")
 
 
-class Event(Struct, frozen=True):
+class Event(Struct, frozen=True, gc=False):
     """One thing that happened. Trying to change it, or its payload, raises `AttributeError` or `TypeError`.
 
     Only `type`, `payload`, `source` and one of `timestamp` and `timestamp_ns` are needed; `timestamp_ns`
@@ -127,21 +127,36 @@ class Event(Struct, frozen=True):
             self._check_type()
         if not self.source or type(self.source) is not str:
             raise InvalidEvent(f"the event {self.type} has no source: name the module that publishes it")
-        if self.timestamp_ns:
-            _set(self, "timestamp", rules.whole(self.timestamp_ns, "Event.timestamp_ns") / 1e9)
-        else:
+        time_ns, created_ns, key, own_id = self.timestamp_ns, self.created_ns, self.key, self.id
+        if not time_ns:
             self._fill_timestamp()
-        if not self.created_ns:
+        elif type(time_ns) is int and 0 < time_ns < MAX_NS:
+            _set(self, "timestamp", time_ns / 1e9)
+        else:
+            rules.whole(time_ns, "Event.timestamp_ns")
+        if not created_ns:
             _set(self, "created_ns", self.timestamp_ns)
-        elif type(self.created_ns) is not int or not 0 < self.created_ns < MAX_NS:
-            rules.whole(self.created_ns, "Event.created_ns")
-        if not self.id:
+        elif type(created_ns) is not int or not 0 < created_ns < MAX_NS:
+            rules.whole(created_ns, "Event.created_ns")
+        if not own_id:
             _set(self, "id", random_id())
-        if type(self.key) is not str or self.key not in rules.KNOWN_TOKENS:
+        if type(key) is not str or key not in rules.KNOWN_TOKENS:
             _set(self, "key", self._right_key())
-        self._check_texts()
+        correlation_id, causation_id = self.correlation_id, self.causation_id
+        if (
+            type(correlation_id) is not str
+            or type(causation_id) is not str
+            or type(own_id) is not str
+            or len(correlation_id) > MAX_CORRELATION_ID
+            or len(causation_id) > MAX_ID
+            or len(own_id) > MAX_ID
+            or not own_id.isascii()
+            or not own_id.isprintable()
+        ):
+            self._refuse_texts()
 
-    def _check_texts(self) -> None:
+    def _refuse_texts(self) -> None:
+        """Say which text is wrong."""
         if type(self.correlation_id) is not str or len(self.correlation_id) > MAX_CORRELATION_ID:
             raise InvalidEvent(
                 f"the event {self.type} has the correlation_id {rules.shown(self.correlation_id)}: "

@@ -69,7 +69,12 @@ class SimulatedClock:
 
 def derive_id(*parts: object) -> str:
     """Make an id that is a pure function of its parts: 32 hexadecimal digits (128 bits of BLAKE2b)."""
-    return blake2b("\x1f".join(map(str, parts)).encode(), digest_size=16).hexdigest()
+    return id_of("\x1f".join(map(str, parts)))
+
+
+def id_of(text: str) -> str:
+    """Make the id of parts that were joined already, by the character 0x1F: `derive_id` where it has to be fast."""
+    return blake2b(text.encode(), digest_size=16).hexdigest()
 
 
 def random_id() -> str:

@@ -218,6 +218,12 @@ def finite_tuple(value: Any, where: str) -> tuple[float, ...]:
 
 def typed_tuple(value: Any, kind: type[Instance], where: str) -> tuple[Instance, ...]:
     """Accept a sequence of values of one class; return a tuple."""
+    if type(value) is tuple:
+        for item in value:
+            if type(item) is not kind:
+                break
+        else:
+            return value
     if not isinstance(value, Sequence) or isinstance(value, str | bytes):
         _refuse(where, f"is {shown(value)}: it has to be a sequence of {kind.__name__}")
     return tuple(instance(item, kind, f"{where}[{index}]") for index, item in enumerate(value))

@@ -46,24 +46,32 @@ class LocalRuntime:
             self.bus.subscribe(pattern, handler)
 
     def _handler(self, host: EngineHost) -> Callable[[Event], None]:
-        process, publish, now_ns = host.process, self.bus.publish, self.clock.now_ns
+        decide, wrap, publish, now_ns = host.engine.handle, host.wrap, self.bus.publish, self.clock.now_ns
         perform, account = self._perform, self.account
         execution = host.engine if isinstance(host.engine, ExecutionEngine) else None
+        settles = account is not None and execution is not None
 
-        def handle(event: Event) -> None:
+        def handle(event: Event) -> None:  # most events lead to nothing: `EngineHost.process` without its step
             try:
-                step = process(event, now_ns())
+                outputs = decide(event)
+                step = wrap(event, outputs, now_ns()) if outputs else None
             except Exception as e:
                 self._fail(host, event, e)
                 raise
-            if account is not None and execution is not None and type(event.payload) is OrderEvent:
-                symbol = event.payload.symbol
-                account.settle(use_of(symbol, execution.orders.open(symbol), execution.positions))
+            if settles and type(event.payload) is OrderEvent:
+                settle(event.payload.symbol)
+            if step is None:
+                return
             for made in step.events:
                 publish(made)
             for pending in step.effects:
                 for made in perform(pending):
                     publish(made)
+
+        def settle(symbol: str) -> None:
+            assert account is not None
+            assert execution is not None
+            account.settle(use_of(symbol, execution.orders.open(symbol), execution.positions))
 
         handle.__qualname__ = f"{host.name} engine"
         return handle
