@@ -26,6 +26,8 @@ class NatsLink(Protocol):
     """Called when the connection is back."""
     on_closed: list[Callable[[Any], None]]
     """Called with the error when it was closed by the other side, for good."""
+    on_denied: list[Callable[[Any], None]]
+    """Called with the error when the server refuses a subject to this user."""
 
     async def close(self) -> None:
         """Send what waits, and close."""

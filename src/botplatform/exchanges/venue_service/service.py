@@ -16,7 +16,7 @@ from nats.aio.subscription import Subscription
 
 from botplatform.core.events import MarketEvent, from_wire
 from botplatform.core.seam import Clock
-from botplatform.errors import BusError, InvalidEvent
+from botplatform.errors import BusError, InvalidEvent, PermissionDenied
 from botplatform.exchanges.venue_service.answers import Answers, refusal
 from botplatform.exchanges.venue_service.booked import BookedVenue
 from botplatform.exchanges.venue_service.crash import CrashPoint
@@ -94,6 +94,7 @@ class VenueService:
         self._link = link
         self._hang_up.clear()
         link.on_closed.append(self._fail)
+        link.on_denied.append(self._denied)
         subscriptions = [
             await link.client.subscribe(MARKET, cb=self._on_market),
             await link.client.subscribe(self._subjects.requests, cb=self._on_request),
@@ -133,6 +134,11 @@ class VenueService:
         if not self._failed.done():
             self._failed.set_exception(error)
             self._failed.exception()  # `run` raises it; nobody else has to
+
+    def _denied(self, error: PermissionDenied) -> None:
+        """Stop when this user may not hear what the venue lives on; an answer that may not leave is only logged."""
+        if error.subject in (MARKET, self._subjects.requests):
+            self._fail(error)
 
     async def _on_market(self, message: Msg) -> None:
         if self._failed.done():
