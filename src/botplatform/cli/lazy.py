@@ -38,6 +38,7 @@ COMMANDS: Final = {
     "load": Command("load", "load", "Publish a synthetic market at a steady rate."),
     "audit": Command("audit", "audit", "Count what is missing, doubled or out of order in the log."),
     "events": Command("events", "app", "Watch, decode and publish events."),
+    "dlq": Command("dlq", "app", "Look at events that no engine could handle, and decide what becomes of them."),
     "config": Command("config", "app", "Show and check the settings."),
 }
 

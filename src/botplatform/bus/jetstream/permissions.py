@@ -82,7 +82,7 @@ ENGINE: Final = (
 )
 """What every engine needs."""
 
-RUNTIME_TYPES: Final = ("system.heartbeat", "system.error", "system.warning")
+RUNTIME_TYPES: Final = ("system.heartbeat", "system.error", "system.warning", "system.recovery")
 """What the runtime publishes for every engine."""
 
 EXTRA_TYPES: Final[Mapping[str, tuple[str, ...]]] = {
@@ -108,7 +108,7 @@ ROLES: Final[Mapping[str, tuple[Need, ...]]] = {
     "operator": (
         Need("evt.trading.*.*", "announcing halt, reduce and resume"),
         Need("$KV.trading.*", "halt, reduce and resume"),
-        Need("evt.*.*.*", "requeueing dead letters, and publishing by hand"),
+        Need("evt.*.*.*", "publishing by hand"),
         Need("$JS.API.INFO", "whether there is a JetStream"),
         Need("$JS.API.STREAM.INFO.*", "where the log ends"),
         Need("$JS.API.DIRECT.GET.*", "reading the log, dead letters and buckets"),
