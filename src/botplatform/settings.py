@@ -16,81 +16,33 @@ from pydantic import Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from botplatform.core.event_bus import check_pattern
+from botplatform.settings_bus import BusSettings, NatsSettings
 from botplatform.settings_health import HealthSettings
 from botplatform.settings_section import Money, Section, Share, Symbol
 from botplatform.settings_sources import read_settings
 from botplatform.settings_venue import VenueSettings
 
-
-class NatsSettings(Section):
-    """How to reach the NATS server."""
-
-    url: str = "nats://127.0.0.1:4222"
-    """Address of the server; several separated by commas. Default: nats://127.0.0.1:4222."""
-    user: str = ""
-    """User name; empty for none."""
-    password: SecretStr = SecretStr("")
-    """Password of `user`; never printed."""
-    nkey_seed_file: Path | None = None
-    """File with the nkey seed to authenticate with. Default: none."""
-    credentials_file: Path | None = None
-    """Credentials file (`.creds`: JWT and seed) to authenticate with. Default: none."""
-    tls_required: bool = False
-    """Refuse a server that does not offer TLS; one that demands TLS gets it anyhow. Default: false."""
-    tls_ca_file: Path | None = None
-    """PEM file of the authority that signed the server's certificate. Default: those of the system."""
-    tls_cert_file: Path | None = None
-    """PEM file of this client's certificate, where the server verifies clients. Default: none."""
-    tls_key_file: Path | None = None
-    """PEM file of the key of `tls_cert_file`. Default: none."""
-    inbox_prefix: str = Field("", pattern=r"^[A-Za-z0-9_-]{0,64}$")
-    """First token of the subjects of answers, which the server's permissions name. Default: `_INBOX_` and the name
-    of the connection: the engine where a process runs one, else `botplatform`."""
-    connect_timeout_s: float = Field(5.0, gt=0, le=300)
-    """Seconds to wait for a connection before giving up. Default: 5."""
-    request_timeout_s: float = Field(5.0, gt=0, le=300)
-    """Seconds to wait for an answer of the server. Default: 5."""
-
-    @model_validator(mode="after")
-    def check_credentials(self) -> NatsSettings:
-        """Refuse several ways to authenticate at once, and half a certificate."""
-        if sum((bool(self.user), self.nkey_seed_file is not None, self.credentials_file is not None)) > 1:
-            raise ValueError("more than one of user, nkey_seed_file and credentials_file is set: keep one")
-        if (self.tls_cert_file is None) != (self.tls_key_file is None):
-            raise ValueError("tls_cert_file and tls_key_file belong together: set both, or none")
-        return self
-
-
-class BusSettings(Section):
-    """The bus and its log."""
-
-    backend: Literal["memory", "jetstream"] = "jetstream"
-    """Where events travel: `jetstream`, or `memory` within one process. Default: jetstream."""
-    stream: str = Field("EVENTS", pattern=r"^[A-Z][A-Z0-9_]{0,31}$")
-    """Name of the stream that is the log. Default: EVENTS."""
-    log_id: str = Field("", max_length=64)
-    """Id of the log, part of every root's id; empty: minted once by `setup`. Set it only to repeat a run exactly."""
-    partitions: int = Field(16, ge=1, le=256)
-    """Partitions of the log; fixed at `setup`. Default: 16."""
-    replicas: Literal[1, 3, 5] = 1
-    """Copies of the log in a NATS cluster. Default: 1."""
-    max_bytes: int = Field(2 * 1024**3, ge=1024**2)
-    """Largest size of the log in bytes; a full log refuses new events. Default: 2 GiB."""
-    tick_ttl_s: int = Field(86_400, ge=1)
-    """Seconds that `market.*`, `signal.*` and heartbeats are kept. Default: 86400 (a day)."""
-    by_type: bool = True
-    """Keep a second stream for JetStream consumers on exactly `<domain>.<action>`. Default: true."""
-    publish_window: int = Field(1024, ge=1, le=65_536)
-    """Events that may be on their way to the log without acknowledgement. Default: 1024."""
-    duplicate_window_s: int = Field(120, ge=1)
-    """Seconds in which the server drops a repeated event id. Default: 120."""
-    lease_s: float = Field(1.5, ge=0.5, le=60)
-    """Seconds after which a process that gives no sign of life loses its partitions to others. Default: 1.5."""
-    conflate_waiting: int = Field(0, ge=0, le=256)
-    """Leave out ticks that a newer one of the same symbol has overtaken, while so many events wait for a partition of
-    the signals engine; the log says which. 0: never. Default: 0."""
-    checkpoint_every: int = Field(1000, ge=1)
-    """Events that an engine handles between two checkpoints of its state. Default: 1000."""
+__all__ = [
+    "BusSettings",
+    "ExchangeSettings",
+    "ExecutionSettings",
+    "FeedSettings",
+    "HealthSettings",
+    "InstrumentSettings",
+    "LogSettings",
+    "MonitoringSettings",
+    "NatsSettings",
+    "NotificationSettings",
+    "PortfolioSettings",
+    "RiskSettings",
+    "Settings",
+    "SignalSetSettings",
+    "SignalSettings",
+    "StorageSettings",
+    "StrategySettings",
+    "VenueSettings",
+    "load_settings",
+]
 
 
 class FeedSettings(Section):
