@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from decimal import Decimal
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -25,6 +26,7 @@ from botplatform.trading.account_limit import (
     settle,
     take_over,
     use_of,
+    worth,
 )
 from botplatform.trading.orders import Orders
 from botplatform.trading.positions import Positions
@@ -81,14 +83,14 @@ def test_release_gives_back_once_and_ignores_what_it_does_not_know() -> None:
 def test_a_fill_moves_from_what_is_reserved_to_what_is_held_and_a_close_frees_it() -> None:
     owner = Owner().take(order(quantity=4, price="100", order_type="LIMIT"))
     record = settle(reserved(EMPTY, "order-1", 400), owner.use())
-    assert (record.reserved, record.exposure) == (400, 0)
+    assert (record.reserved, record.exposure) == (Decimal(400), Decimal(0))
     owner.take(fill(99, 4, last_qty=1))
     record = settle(record, owner.use())
-    assert (record.reserved, record.exposure) == (300, 99)
+    assert (record.reserved, record.exposure) == (Decimal(300), Decimal(99))
     owner.take(fill(100, 4, last_qty=3, filled_qty=4, trade_id="trade-2"))
     record = settle(record, owner.use())
-    assert (record.reserved, record.exposure) == (0, 399)
-    closing = {"order_id": "close", "side": "SELL", "position_side": "LONG", "reduce_only": True}
+    assert (record.reserved, record.exposure) == (Decimal(0), Decimal(399))
+    closing: dict[str, Any] = {"order_id": "close", "side": "SELL", "position_side": "LONG", "reduce_only": True}
     owner.take(order(quantity=4, **closing), fill(120, 4, trade_id="trade-3", **closing))
     assert settle(record, owner.use()).used == 0
 
@@ -101,7 +103,7 @@ def test_an_order_that_ends_gives_back_what_it_had_reserved(end: str) -> None:
 
 def test_an_order_of_unknown_outcome_stays_reserved() -> None:
     owner = Owner().take(order(quantity=4, price="100"), order("order.unknown", quantity=4))
-    assert settle(reserved(EMPTY, "order-1", 400), owner.use()).used == 400
+    assert settle(reserved(EMPTY, "order-1", 400), owner.use()).used == 404
 
 
 def test_what_has_not_passed_the_gate_counts_only_once_it_is_reserved() -> None:
@@ -112,7 +114,7 @@ def test_what_has_not_passed_the_gate_counts_only_once_it_is_reserved() -> None:
 
 def test_a_new_owner_counts_what_works_at_the_venue_even_when_nothing_was_reserved() -> None:
     owner = Owner(epoch=2).take(order(quantity=4, price="100"), order("order.accepted", quantity=4))
-    assert take_over(EMPTY, [owner.use()], lambda _: True, 2).used == 400
+    assert take_over(EMPTY, [owner.use()], lambda _: True, 2).used == 404
 
 
 def test_a_new_owner_replaces_its_symbols_and_leaves_those_of_others() -> None:
@@ -125,7 +127,7 @@ def test_a_new_owner_replaces_its_symbols_and_leaves_those_of_others() -> None:
     )
     new = Owner(epoch=2).take(fill(7, 1))
     taken = take_over(record, [new.use()], lambda symbol: symbol != "ETHUSDT", 2)
-    assert (taken.reserved, taken.exposure) == (20, 7)
+    assert (taken.reserved, taken.exposure) == (Decimal(20), Decimal(7))
 
 
 def test_what_an_earlier_owner_says_changes_nothing() -> None:
@@ -175,7 +177,16 @@ def test_events_in_any_order_and_repeated_end_with_the_same_stake(shuffled: list
     for index in [*shuffled, again]:
         owner.take(events[index])
         record = settle(record, owner.use())
-    assert (record.reserved, record.exposure) == (0, 201)
+    assert (record.reserved, record.exposure) == (Decimal(0), Decimal(201))
+
+
+@pytest.mark.parametrize(
+    ("kind", "side", "value"), [("LIMIT", "BUY", "100"), ("LIMIT", "SELL", "101"), ("MARKET", "BUY", "101")]
+)
+def test_an_order_that_may_fill_above_its_price_counts_one_percent_more(kind: str, side: str, value: str) -> None:
+    payload = order(side=side, price="100", order_type=kind).payload
+    assert isinstance(payload, OrderEvent)
+    assert worth(payload, Decimal(1)) == Decimal(value)
 
 
 def test_closing_orders_and_other_symbols_are_not_in_the_use() -> None:

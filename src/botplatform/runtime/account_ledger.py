@@ -23,6 +23,7 @@ from botplatform.trading.account_limit import (
     reserve,
     settle,
     take_over,
+    worth,
 )
 from botplatform.trading.orders import opens_leg
 from botplatform.trading.reasons import Reason
@@ -111,7 +112,7 @@ class AccountLedger:
             return None
         if order.price is None:
             return Reason.ACCOUNT_LIMIT, "the order has no price to be valued at"
-        notional = order.quantity * order.price
+        notional = worth(order, order.quantity)
 
         def change(record: AccountRecord) -> AccountRecord | NoRoom:
             return reserve(record, order.symbol, order.order_id, notional, self._limit, epoch)
@@ -208,7 +209,7 @@ class LocalAccount:
             return None
         if order.price is None:
             return Reason.ACCOUNT_LIMIT, "the order has no price to be valued at"
-        changed = reserve(self.record, order.symbol, order.order_id, order.quantity * order.price, self._limit)
+        changed = reserve(self.record, order.symbol, order.order_id, worth(order, order.quantity), self._limit)
         if isinstance(changed, NoRoom):
             return Reason.ACCOUNT_LIMIT, changed.text
         self.record = changed

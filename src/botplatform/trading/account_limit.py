@@ -14,7 +14,7 @@ from typing import Final, NamedTuple
 import msgspec
 from msgspec.structs import replace
 
-from botplatform.core.events import OrderStatus, PositionSide
+from botplatform.core.events import OrderEvent, OrderStatus, OrderType, PositionSide, Side
 from botplatform.errors import StateError
 from botplatform.trading.orders import OrderRecord
 from botplatform.trading.positions import CONTEXT, Positions
@@ -33,10 +33,13 @@ __all__ = [
     "settle",
     "take_over",
     "use_of",
+    "worth",
 ]
 
 MAX_RESERVATIONS: Final = 5_000
 """Orders that an account can have at work at once: the record has to fit into one message of the server."""
+SLACK: Final = Decimal("1.01")
+"""How much more than its price an order may fill at, where the price is not the most: at market, and when selling."""
 ZERO: Final = Decimal(0)
 
 
@@ -95,10 +98,17 @@ class Use(NamedTuple):
     legs: dict[PositionSide, Decimal]
 
 
+def worth(order: OrderEvent | OrderRecord, quantity: Decimal) -> Decimal:
+    """Return what so much of an order may come to, in the quote currency; one that may fill higher counts 1 % more."""
+    value = CONTEXT.multiply(quantity, order.price or ZERO)
+    exact = order.order_type is OrderType.LIMIT and order.side is Side.BUY
+    return value if exact else CONTEXT.multiply(value, SLACK)
+
+
 def use_of(symbol: str, orders: Iterable[OrderRecord], positions: Positions, epoch: int = 0) -> Use:
     """Work out what a symbol has at stake: open orders that open, at their price, and what is held, at its cost."""
     opening = [order for order in orders if order.symbol == symbol and order.is_open and order.opens]
-    working = {order.order_id: CONTEXT.multiply(order.leaves_qty, order.price or ZERO) for order in opening}
+    working = {order.order_id: worth(order, order.leaves_qty) for order in opening}
     unsent = frozenset(order.order_id for order in opening if order.status is OrderStatus.SUBMITTED)
     legs = {
         side: leg.cost_open for side, leg in zip(PositionSide, positions.by_symbol(symbol), strict=True) if leg.quantity
