@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from functools import partial
+from functools import cached_property, partial
 from typing import Final, NamedTuple
 
 from botplatform.bootstrap.engines import (
@@ -20,7 +20,9 @@ from botplatform.bootstrap.engines import (
 )
 from botplatform.bus.jetstream.bus import JetStreamEventBus
 from botplatform.bus.jetstream.dead_letters import DeadLetterStream
+from botplatform.bus.jetstream.kv import Bucket
 from botplatform.bus.jetstream.permissions import connection_name
+from botplatform.bus.jetstream.setup import ACCOUNTS
 from botplatform.bus.jetstream.subjects import partition
 from botplatform.bus.memory import InMemoryLog
 from botplatform.core.event_bus import Right
@@ -34,16 +36,19 @@ from botplatform.engines.notifications.sender import AlertSender
 from botplatform.engines.signals.engine import SignalsEngine
 from botplatform.engines.storage.engine import StorageSink
 from botplatform.errors import SettingsError
-from botplatform.exchanges.loading import PAPER, make_exchange
+from botplatform.exchanges.loading import PAPER
 from botplatform.feeds.feed import paced
+from botplatform.runtime.account_ledger import AccountLedger, AccountRecords, BucketRecords, MemoryRecords
 from botplatform.runtime.checkpoint import BucketCheckpoints, Checkpoints, MemoryCheckpoints
 from botplatform.runtime.dead_letters import DeadLetters, MemoryDeadLetters, StreamDeadLetters
+from botplatform.runtime.exchange_choice import build_exchange
 from botplatform.runtime.execution_worker import ExchangeWorker, ExecutionWorker
 from botplatform.runtime.group import GroupWorkers, PartitionWorker
 from botplatform.runtime.health import EngineStatus, HealthState, group_lag
 from botplatform.runtime.logged_bus import LoggedBus
 from botplatform.runtime.market_group import MarketDataGroup, Source
 from botplatform.runtime.membership import Membership, Ownership
+from botplatform.runtime.order_worker import AccountShare
 from botplatform.runtime.partition_right import PartitionRight
 from botplatform.runtime.process import GroupRunner, Job, Members, Process, Solo
 from botplatform.runtime.sink import SinkWorker
@@ -52,7 +57,6 @@ from botplatform.runtime.trading_state import BucketTradingState, MemoryTradingS
 from botplatform.runtime.worker import EngineWorker
 from botplatform.settings import Settings
 from botplatform.telemetry.logs import EventLogger
-from botplatform.trading.instruments import Instruments
 
 __all__ = ["Platform", "open_platform"]
 
@@ -142,6 +146,7 @@ class _Builder:
         stack.push_async_callback(connection.close)
         builder = cls(settings, engines, clock, connection)
         stack.callback(builder.stop_watching)
+        stack.push_async_callback(builder.close_account)
         return builder
 
     def divided(self, name: str) -> int:
@@ -269,6 +274,7 @@ class _Builder:
                 trading=self.trading,
                 max_decision_age_s=limits.max_decision_age_s,
                 venue_follows_bus=settings.feed.pace != "settled",
+                account=self.account,
                 checkpoint_every=settings.bus.checkpoint_every,
             )
         worker = ExchangeWorker(
@@ -276,8 +282,13 @@ class _Builder:
             self.bus,
             self.clock,
             self.checkpoints,
-            exchange=make_exchange(settings.exchange, Instruments(settings.instruments)),
+            exchange=build_exchange(
+                settings,
+                wants=lambda symbol: worker.owns(symbol),  # noqa: PLW0108  # made below
+                connection_name=connection_name(self.engines),
+            ),
             trading=self.trading,
+            account=self.account,
             max_decision_age_s=limits.max_decision_age_s,
             request_timeout_s=limits.request_timeout_s,
             checkpoint_every=settings.bus.checkpoint_every,
@@ -285,6 +296,21 @@ class _Builder:
         self.bus.settle_with(worker.gateway)
         self.watch(asyncio.ensure_future(worker.gateway.wait_failed()))
         return worker
+
+    @cached_property
+    def account(self) -> AccountShare:
+        """How the workers of this process keep the account within its limit, together with those of others."""
+        limit, exchange = self.settings.risk.max_account_notional, self.settings.exchange
+        records: AccountRecords = MemoryRecords()
+        if isinstance(self.connection, JetStreamEventBus):
+            records = BucketRecords(Bucket(self.connection.connection, ACCOUNTS), exchange.account_id)
+        ledger = AccountLedger(records, limit, self.clock) if limit else None
+        return AccountShare(ledger, self.divided("execution"))
+
+    async def close_account(self) -> None:
+        """Leave the record of the account as it is."""
+        if self.account.ledger is not None:
+            await self.account.ledger.close()
 
     def watch(self, failing: asyncio.Future[None]) -> None:
         """End the process when this fails."""
