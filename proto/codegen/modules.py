@@ -31,7 +31,7 @@ def struct_code(schema: Schema, message: Descriptor) -> str:
     doc = schema.comment(message.full_name)
     note = f"\n\n    Payload of {', '.join(f'`{name}`' for name in types)}.\n    " if types else ""
     base = "rules.Levels, " if message.name == "OrderBook" else ""
-    lines = [f"class {message.name}({base}Struct, frozen=True):", f'    """{doc}{note}"""', ""]
+    lines = [f"class {message.name}({base}Struct, frozen=True, gc=False):", f'    """{doc}{note}"""', ""]
     for field in fields:
         lines += field.declaration()
     lines += ["", "    def __post_init__(self) -> None:", '        """Refuse wrong values with a sentence."""']

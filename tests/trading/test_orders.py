@@ -16,6 +16,7 @@ from botplatform.testing import fill, market, order
 from botplatform.trading.orders import (
     FINISHED,
     TRANSITIONS,
+    Applied,
     OrderRecord,
     Orders,
     Problem,
@@ -205,7 +206,7 @@ def test_the_number_of_fills_decides_that_an_order_is_filled_not_what_the_report
 @pytest.mark.parametrize("missing", [{"position_side": None}, {"strategy": ""}])
 def test_a_report_that_names_no_strategy_or_leg_is_of_no_order_of_ours(missing: dict[str, Any]) -> None:
     orders = Orders()
-    assert orders.apply(execution(1, 4, **missing)) == (None, None, Problem.UNKNOWN_ORDER, None)
+    assert orders.apply(execution(1, 4, **missing)) == Applied(None, None, Problem.UNKNOWN_ORDER, None)
     assert orders.open() == []
 
 

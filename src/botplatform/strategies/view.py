@@ -48,7 +48,8 @@ class LegView(Struct, frozen=True):
     @property
     def exposure(self) -> Decimal:
         """How large the leg becomes if all goes through: filled + working + intended. Open only what it lacks."""
-        return self.leg.quantity + self.working_qty + self.intended_qty
+        asked = self.working_qty + self.intended_qty if self.working_qty or self.intended_qty else ZERO
+        return self.leg.quantity + asked if asked else self.leg.quantity
 
     @property
     def closable(self) -> Decimal:

@@ -10,7 +10,7 @@ import msgspec
 from botplatform.core.events import PositionSide
 from botplatform.errors import StateError
 from botplatform.trading.orders import Fill
-from botplatform.trading.positions import CONTEXT, LegKey, Positions
+from botplatform.trading.positions import CONTEXT, LegKey, Positions, exact
 
 __all__ = ["Account"]
 
@@ -18,6 +18,7 @@ SHARE_QUANTUM: Final = Decimal("1E-8")
 """Smallest step of a drawdown as a share."""
 
 _ZERO: Final = Decimal(0)
+_add, _subtract, _multiply = CONTEXT.add, CONTEXT.subtract, CONTEXT.multiply  # looked up once: every tick needs them
 
 
 class _Exposure(msgspec.Struct):
@@ -79,12 +80,11 @@ class Account:
             return False
         if price != exposure.mark:
             self._marks[symbol] = exposure.mark = price
-            worth = CONTEXT.multiply(exposure.quantity, Decimal(repr(price)))
-            unrealized = CONTEXT.subtract(worth, exposure.cost)
-            change = CONTEXT.subtract(unrealized, exposure.unrealized)
+            unrealized = _subtract(_multiply(exposure.quantity, exact(price)), exposure.cost)
+            change = _subtract(unrealized, exposure.unrealized)
             exposure.unrealized = unrealized
-            self.unrealized_pnl = CONTEXT.add(self.unrealized_pnl, change)
-            self._set_equity(CONTEXT.add(self.equity, change))
+            self.unrealized_pnl = _add(self.unrealized_pnl, change)
+            self._set_equity(_add(self.equity, change))
         return True
 
     def apply(self, fill: Fill) -> LegKey:
@@ -104,7 +104,7 @@ class Account:
 
     def mark_of(self, symbol: str) -> Decimal:
         """Return the latest mark of a symbol; zero when it was never marked."""
-        return Decimal(repr(self._marks.get(symbol, 0)))
+        return exact(self._marks.get(symbol, 0.0))
 
     def price_of(self, symbol: str) -> float:
         """Return the latest mark of a symbol as it was measured; 0 when it was never marked."""
@@ -126,7 +126,7 @@ class Account:
                 quantity, cost = combine(quantity, leg.quantity), combine(cost, leg.cost_open)
         if is_open:
             mark = self._marks[symbol]
-            unrealized = CONTEXT.subtract(CONTEXT.multiply(quantity, Decimal(repr(mark))), cost)
+            unrealized = _subtract(_multiply(quantity, exact(mark)), cost)
             self._open[symbol] = _Exposure(quantity, cost, unrealized, mark)
         else:
             self._open.pop(symbol, None)
@@ -145,7 +145,7 @@ class Account:
         if equity > self.peak_equity:
             self.peak_equity = equity
             return
-        fall = CONTEXT.subtract(self.peak_equity, equity)
+        fall = _subtract(self.peak_equity, equity)
         if fall > self.max_drawdown:  # a larger share is always a larger fall too, because the peak never falls
             self.max_drawdown = fall
             self.max_drawdown_share = max(self.max_drawdown_share, self._share(fall))

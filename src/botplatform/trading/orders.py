@@ -9,7 +9,7 @@ from __future__ import annotations
 from decimal import Context, Decimal
 from enum import StrEnum
 from operator import attrgetter
-from typing import Final, NamedTuple
+from typing import Final
 
 from msgspec import Struct, field
 
@@ -175,7 +175,7 @@ class OrderRecord(Struct, kw_only=True, omit_defaults=True):
         return opens_leg(self.side, self.position_side)
 
 
-class Fill(NamedTuple):
+class Fill(Struct, frozen=True, gc=False):
     """One execution that counts, with the order after it."""
 
     order: OrderRecord
@@ -186,7 +186,7 @@ class Fill(NamedTuple):
     commission_currency: str
 
 
-class Applied(NamedTuple):
+class Applied(Struct, frozen=True, gc=False):
     """What one event did."""
 
     order: OrderRecord | None

@@ -13,8 +13,9 @@ All arithmetic runs in `CONTEXT`: 34 significant digits, whatever the caller's d
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from decimal import ROUND_HALF_EVEN, Context, Decimal
+from functools import lru_cache
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Final, NamedTuple
 
@@ -26,7 +27,7 @@ from botplatform.errors import StateError
 if TYPE_CHECKING:
     from botplatform.trading.orders import Fill
 
-__all__ = ["AVERAGE_DIGITS", "CONTEXT", "FLAT", "VALUE_QUANTUM", "Leg", "LegKey", "Positions", "total"]
+__all__ = ["AVERAGE_DIGITS", "CONTEXT", "FLAT", "VALUE_QUANTUM", "Leg", "LegKey", "Positions", "exact", "total"]
 
 CONTEXT: Final = Context(prec=34, rounding=ROUND_HALF_EVEN)
 """The decimal context of all position arithmetic: products and sums of money are exact within 34 digits."""
@@ -37,6 +38,12 @@ AVERAGE_DIGITS: Final = 16
 
 _AVERAGE: Final = Context(prec=AVERAGE_DIGITS, rounding=ROUND_HALF_EVEN)
 _ZERO: Final = Decimal(0)
+
+
+@lru_cache(maxsize=256)
+def exact(price: float) -> Decimal:
+    """Return a measured price as the decimal that it is written as: several engines ask for the same one in turn."""
+    return Decimal(repr(price + 0.0))  # -0.0 is 0.0
 
 
 class LegKey(NamedTuple):
@@ -162,11 +169,12 @@ class Positions:
         """Return a leg; one that never had a fill is flat."""
         return self._legs.get(key, FLAT)
 
-    def legs(self, symbol: str | None = None) -> Iterator[tuple[LegKey, Leg]]:
-        """Iterate over the legs that ever had a fill, in the order of their first one."""
+    def legs(self, symbol: str | None = None) -> Iterable[tuple[LegKey, Leg]]:
+        """Return the legs that ever had a fill, in the order of their first one."""
         if symbol is None:
-            return iter(self._legs.items())
-        return ((key, self._legs[key]) for key in self._keys.get(symbol, ()))
+            return self._legs.items()
+        legs = self._legs
+        return [(key, legs[key]) for key in self._keys.get(symbol, ())]
 
     def symbols(self) -> tuple[str, ...]:
         """Return the symbols that ever had a fill, in the order of their first one."""
@@ -178,9 +186,10 @@ class Positions:
 
     def by_symbol(self, symbol: str) -> tuple[Leg, Leg]:
         """Return the long and the short leg of a symbol, each summed over accounts, venues and strategies."""
+        legs = self.legs(symbol)
         return (
-            total(leg for key, leg in self.legs(symbol) if key.side is PositionSide.LONG),
-            total(leg for key, leg in self.legs(symbol) if key.side is PositionSide.SHORT),
+            total([leg for key, leg in legs if key.side is PositionSide.LONG]),
+            total([leg for key, leg in legs if key.side is PositionSide.SHORT]),
         )
 
     def state_hash(self) -> str:

@@ -9,7 +9,7 @@ import msgspec
 
 from botplatform.core.engine import Output
 from botplatform.core.events import Event, MarketEvent
-from botplatform.core.seam import derive_id
+from botplatform.core.seam import derive_id, id_of
 from botplatform.engines.market_data.roots import Roots
 from botplatform.engines.market_data.track import GAP, MEMORY, STALE, TIME_BACKWARDS, Track, notice
 from botplatform.errors import StateError
@@ -72,7 +72,7 @@ class MarketDataEngine:
         prefix = self._prefixes.get((snapshot.venue, symbol))
         if prefix is None:
             prefix = self._add_prefix(snapshot.venue, symbol)
-        root_id = derive_id(f"{prefix}\x1f{sequence}")
+        root_id = id_of(f"{prefix}\x1f{sequence}")
         root = Event(
             "market.snapshot", snapshot, self.name, 0.0, timestamp_ns, created_ns, root_id, "", root_id, symbol
         )

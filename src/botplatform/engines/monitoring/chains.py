@@ -25,7 +25,8 @@ class Chains:
     def __init__(self) -> None:
         self.recent: deque[Event] = deque(maxlen=MAX_RECENT)
         """Ticks and signals that a decision may yet come of."""
-        self._chains: OrderedDict[str, list[Event]] = OrderedDict()
+        self._chains: OrderedDict[str, dict[str, Event]] = OrderedDict()
+        """By correlation id, the events of a chain by their ids, oldest first."""
         self._last = ""
         self._last_trade = ""
 
@@ -40,7 +41,7 @@ class Chains:
 
     def of(self, correlation_id: str) -> list[Event]:
         """Return the events of a chain, as they came; none when it is unknown or forgotten."""
-        return list(self._chains.get(correlation_id, ()))
+        return list(self._chains.get(correlation_id, {}).values())
 
     def begin(self, event: Event, *, trade: bool = False) -> None:
         """Keep an event of a decision or an order, and the chain that it belongs to; `trade` marks a fill."""
@@ -49,7 +50,7 @@ class Chains:
             return
         chain = self._chains.get(name)
         if chain is None:
-            chain = self._chains[name] = self._causes(event)
+            chain = self._chains[name] = {cause.id: cause for cause in self._causes(event)}
         self._chains.move_to_end(name)
         self._last = name
         if trade:
@@ -64,9 +65,9 @@ class Chains:
         if chain is not None:
             self._add(chain, event)
 
-    def _add(self, chain: list[Event], event: Event) -> None:
-        if len(chain) < MAX_EVENTS and all(known.id != event.id for known in chain):
-            chain.append(event)
+    def _add(self, chain: dict[str, Event], event: Event) -> None:
+        if len(chain) < MAX_EVENTS:
+            chain.setdefault(event.id, event)
 
     def _causes(self, event: Event) -> list[Event]:
         """Find what led to an event among the recent ticks and signals, oldest first."""

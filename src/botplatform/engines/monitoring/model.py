@@ -224,7 +224,8 @@ class LiveModel:
         self.chains.begin(event)
 
     def _order(self, event: Event, _payload: OrderEvent) -> None:
-        order, fill, _, previous = self.orders.apply(event)
+        applied = self.orders.apply(event)
+        order, fill, previous = applied.order, applied.fill, applied.previous
         self.chains.begin(event, trade=fill is not None)
         if order is None:
             return

@@ -69,7 +69,8 @@ class NotificationsEngine:
         if type(payload) is OrderEvent:
             alert = rules.order(event.type, payload, fills=settings.fills)
         elif type(payload) is StateEvent:
-            yield from rules.large_positions(payload, settings.large_position, self._levels)
+            if payload.positions:
+                yield from rules.large_positions(payload, settings.large_position, self._levels)
             alert = rules.drawdown(payload, self._drawdown, self._levels)
         elif type(payload) is SystemEvent:
             alert = rules.system(event.type, payload)

@@ -186,6 +186,8 @@ def drawdown(payload: StateEvent, limit: Decimal, levels: Levels) -> Alert | Non
 
 
 def _rises(name: str, value: Decimal, limit: Decimal, levels: Levels) -> bool:
+    if value <= limit and name not in levels:
+        return False
     before = levels.get(name, 0)
     now = step_level(before, value, limit)
     if now:

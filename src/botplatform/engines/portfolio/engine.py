@@ -29,6 +29,7 @@ __all__ = ["PortfolioEngine"]
 
 KEEP_FINISHED: Final = 1_000
 """Finished orders that stay resolvable, so that a late or repeated fill is known again."""
+_ZERO: Final = Decimal(0)
 MIN_MARKS: Final = 100
 """Market snapshots between two `state.snapshot` without a fill: one costs as much as fifty ticks, and a recording
 of candles would have one after each."""
@@ -106,12 +107,11 @@ class PortfolioEngine:
         """Return the positions of one symbol, or all and their hash, with the account's totals, as of a moment."""
         account = self.account
         symbols = (symbol,) if symbol else account.positions.symbols()
+        marks = {each: account.mark_of(each) for each in symbols}
         return StateEvent(
             timestamp_ns=now_ns,
-            positions={each: self._position(each) for each in symbols},
-            legs=tuple(
-                self._leg(key.symbol, key.side, leg, key) for key, leg in account.positions.legs(symbol or None)
-            ),
+            positions={each: self._position(each, mark) for each, mark in marks.items()},
+            legs=tuple([_leg(key, leg, marks[key.symbol]) for key, leg in account.positions.legs(symbol or None)]),
             realized_pnl=account.realized_pnl,
             unrealized_pnl=account.unrealized_pnl,
             commission=account.commission,
@@ -120,26 +120,11 @@ class PortfolioEngine:
             state_hash="" if symbol else account.positions.state_hash(),
         )
 
-    def _position(self, symbol: str) -> Position:
+    def _position(self, symbol: str, mark: Decimal) -> Position:
         long, short = self.account.positions.by_symbol(symbol)
         return Position(
-            self._leg(symbol, PositionSide.LONG, long),
-            self._leg(symbol, PositionSide.SHORT, short),
-        )
-
-    def _leg(self, symbol: str, side: PositionSide, leg: Leg, key: LegKey | None = None) -> PositionLeg:
-        unrealized = leg.unrealized_pnl(self.account.mark_of(symbol), side) if leg.quantity else Decimal(0)
-        return PositionLeg(
-            symbol=symbol,
-            position_side=side,
-            quantity=leg.quantity,
-            avg_px_open=leg.avg_px_open,
-            realized_pnl=leg.realized_pnl,
-            unrealized_pnl=unrealized,
-            commission=leg.commission,
-            strategy=key.strategy if key else "",
-            account_id=key.account_id if key else "",
-            venue=key.venue if key else "",
+            _leg(LegKey("", "", symbol, "", PositionSide.LONG), long, mark),
+            _leg(LegKey("", "", symbol, "", PositionSide.SHORT), short, mark),
         )
 
     def snapshot(self) -> bytes:
@@ -163,6 +148,22 @@ class PortfolioEngine:
         self._orders = state.orders
         self._next_snapshot_ns = state.next_snapshot_ns
         self._marks_since, self._fills_since = state.marks_since, state.fills_since
+
+
+def _leg(key: LegKey, leg: Leg, mark: Decimal) -> PositionLeg:
+    account_id, venue, symbol, strategy, side = key
+    return PositionLeg(
+        symbol,
+        side,
+        leg.quantity,
+        leg.avg_px_open,
+        leg.realized_pnl,
+        leg.unrealized_pnl(mark, side) if leg.quantity else _ZERO,
+        leg.commission,
+        strategy,
+        account_id,
+        venue,
+    )
 
 
 def _excess_close(fill: Fill, event: Event) -> SystemEvent:

@@ -159,7 +159,7 @@ class Ledger:
         return LegView(side, self._filled(strategy, symbol, side), opening, intended, closing)
 
     def _filled(self, strategy: str, symbol: str, side: PositionSide) -> Leg:
-        legs = [leg for key, leg in self._positions.legs(symbol) if key.strategy == strategy and key.side is side]
+        legs = [leg for key, leg in self._positions.legs(symbol) if key.side is side and key.strategy == strategy]
         return legs[0] if len(legs) == 1 else total(legs)
 
     def save(self) -> SavedLedger:
