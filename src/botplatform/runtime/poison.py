@@ -341,7 +341,7 @@ class PoisonHandling(ABC):
                 self.host.process(event, event.created_ns)
         if failed.id == letter.id:
             attempts = letter.ruling.attempts + 1
-            told = f"{type(error).__name__}: {error}"[:MESSAGE_LIMIT]
+            told = f"{type(error).__name__}: {' '.join(str(error).split())}"[:MESSAGE_LIMIT]
             await self._letters.rule(letter, Ruling(attempts=attempts, error=told, time_ns=self._clock.now_ns()))
             await self._report(letter, attempts)
         else:
