@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import sys
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 
@@ -197,6 +198,28 @@ async def test_the_janitor_outlives_a_server_that_is_away(caplog: pytest.LogCapt
             await asyncio.to_thread(server.stop)
             while "cannot look after the room in the log" not in caplog.text:  # noqa: ASYNC110  # the server does it
                 await asyncio.sleep(0.01)
+
+
+async def test_setup_watch_keeps_room_until_it_is_stopped(empty_server: EmbeddedServer) -> None:
+    arguments = [f"nats.url={empty_server.url}", f"bus.max_bytes={MIB}", "bus.by_type=false"]
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "botplatform.cli", "setup", "--watch"),
+        *(part for each in arguments for part in ("--set", each)),
+        stdout=asyncio.subprocess.DEVNULL,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    assert process.stderr is not None
+    assert "watching the room" in (await process.stderr.readline()).decode()
+    settings = NatsSettings(url=empty_server.url)
+    async with await JetStreamEventBus.connect(settings, BusSettings(max_bytes=MIB, by_type=False)) as bus:
+        await fill_to(bus, 0.91)  # no group has handled anything: spared until orders need the room
+        async with asyncio.timeout(10):
+            while await share(bus) > 0.7:  # noqa: ASYNC110  # the process does it
+                await asyncio.sleep(0.05)
+    process.terminate()
+    said = (await process.stderr.read()).decode()
+    assert await process.wait() == 0
+    assert "old ticks" in said
 
 
 async def test_looking_costs_nothing_while_there_is_room(bus: JetStreamEventBus) -> None:

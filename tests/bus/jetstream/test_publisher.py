@@ -110,7 +110,9 @@ async def test_a_full_log_refuses_orders_with_a_clear_error_and_keeps_what_it_ha
                 await bus.publish(testing.order("order.filled", id=f"order-{index}"))
                 stored += 1
 
-        with pytest.raises(LogFull, match=r"the log EVENTS refused order\.filled order-\d+: .*raise bus\.max_bytes") as e:
+        with pytest.raises(
+            LogFull, match=r"the log EVENTS refused order\.filled order-\d+: .*raise bus\.max_bytes"
+        ) as e:
             await fill_up()
         assert e.value.event_ids == {f"order-{stored}"}
         assert stored > 100

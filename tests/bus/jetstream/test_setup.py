@@ -28,7 +28,9 @@ async def connection(empty_server: EmbeddedServer) -> AsyncIterator[Connection]:
 async def test_the_first_setup_creates_everything_and_the_second_changes_nothing(connection: Connection) -> None:
     first = await setup(connection, BusSettings(), GROUPS)
     streams = ["EVENTS", "EVENTS_BY_TYPE", "DEAD_LETTERS"]
-    streams += [f"KV_{name}" for name in ("checkpoints", "trading", "accounts", "meta", "partitions", "leases", "members")]
+    streams += [
+        f"KV_{name}" for name in ("checkpoints", "trading", "accounts", "meta", "partitions", "leases", "members")
+    ]
     everything = tuple([f"stream {name}" for name in streams] + [f"consumer {name}" for name in GROUPS])
     assert first.created == everything
     assert len(first.log_id) == 32
@@ -125,3 +127,11 @@ async def test_a_group_that_was_not_set_up_cannot_be_attached(bus: JetStreamEven
         await bus.attach("strategy", handler)
     await bus.setup({"strategy": ["market.*"]})
     await bus.attach("strategy", handler)
+
+
+async def test_a_process_with_other_partitions_than_the_log_does_not_begin(bus: JetStreamEventBus) -> None:
+    settings = NatsSettings(url=bus.connection.where)
+    with pytest.raises(StreamError, match=r"has 16 partitions and bus\.partitions says 8.*set bus\.partitions to 16"):
+        await JetStreamEventBus.connect(settings, BusSettings(partitions=8))
+    with pytest.raises(StreamError, match=r"there is no log OTHER at .*run `botplatform setup`"):
+        await JetStreamEventBus.connect(settings, BusSettings(stream="OTHER"))

@@ -17,7 +17,15 @@ from botplatform.bus.jetstream.kv import Bucket
 from botplatform.bus.jetstream.lease import Lease
 from botplatform.bus.jetstream.publisher import Publisher
 from botplatform.bus.jetstream.replay import replay
-from botplatform.bus.jetstream.setup import CHECKPOINTS, TRADING, SetupReport, list_groups, read_log_id, setup
+from botplatform.bus.jetstream.setup import (
+    CHECKPOINTS,
+    TRADING,
+    SetupReport,
+    check_log,
+    list_groups,
+    read_log_id,
+    setup,
+)
 from botplatform.bus.jetstream.stored import Counters
 from botplatform.bus.jetstream.subjects import BROADCAST, filters
 from botplatform.bus.jetstream.taps import Taps
@@ -96,6 +104,7 @@ class JetStreamEventBus:
             if groups is not None:
                 await setup(connection, bus, groups, partitioned)
             log_id = await read_log_id(connection)
+            await check_log(connection, bus)
             made = cls(connection, bus)
             made._log_id = log_id
             await made._publisher.start()

@@ -18,7 +18,16 @@ from botplatform.core.seam import random_id
 from botplatform.errors import StreamError
 from botplatform.settings import BusSettings
 
-__all__ = ["ACCOUNTS", "BUCKETS", "SetupReport", "by_type_name", "partition_consumer", "read_log_id", "setup"]
+__all__ = [
+    "ACCOUNTS",
+    "BUCKETS",
+    "SetupReport",
+    "by_type_name",
+    "check_log",
+    "partition_consumer",
+    "read_log_id",
+    "setup",
+]
 
 CHECKPOINTS: Final = "checkpoints"
 """Bucket of the engines' state."""
@@ -150,6 +159,14 @@ async def read_log_id(connection: Connection) -> str:
     if entry is None:
         raise StreamError(f"the log at {connection.where} has no id: run `botplatform setup`")
     return entry.value.decode()
+
+
+async def check_log(connection: Connection, settings: BusSettings) -> None:
+    """Raise `StreamError` when there is no log, or one with other partitions than the settings say."""
+    found = await connection.api_or_none(f"STREAM.INFO.{settings.stream}")
+    if found is None:
+        raise StreamError(f"there is no log {settings.stream} at {connection.where}: run `botplatform setup`")
+    _check_partitions(found["config"], settings.partitions)
 
 
 async def _mint_log_id(connection: Connection, wanted: str) -> str:
