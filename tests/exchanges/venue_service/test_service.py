@@ -129,6 +129,14 @@ async def test_a_book_that_cannot_be_written_stops_the_venue_before_it_answers(o
         await story()
 
 
+@pytest.mark.parametrize(("verb", "field"), [("reports_since", "after"), ("open_orders", "offset")])
+@pytest.mark.parametrize("number", [2**80, -(2**80), 2**63, -1])
+async def test_numbers_beyond_every_end_are_harmless(open_venue: Any, verb: str, field: str, number: int) -> None:
+    async with open_venue() as served:
+        assert await ask(served, verb, request({field: number}))
+        await served.client.submit(buy())
+
+
 async def test_no_garbage_stops_the_venue(open_venue: Any) -> None:
     json_values: st.SearchStrategy[Any] = st.recursive(
         st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=8),

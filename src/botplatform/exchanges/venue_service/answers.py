@@ -116,7 +116,8 @@ class Answers:
 
     def _reports_since(self, body: Raw) -> object:
         book = self._venue.book
-        return Reports(book.book_id, book.sequence, book.reports_since(decode(body, ReportsAsk).after, PAGE))
+        after = min(decode(body, ReportsAsk).after, book.sequence)  # SQLite takes no number that is larger than its own
+        return Reports(book.book_id, book.sequence, book.reports_since(max(after, 0), PAGE))
 
     def _positions(self, _: Raw) -> object:
         return [PositionRow(symbol, side, quantity) for (symbol, side), quantity in self._venue.positions().items()]
