@@ -1,0 +1,293 @@
+"""The execution worker compares with its venue before it trades: at the start, and when the connection was lost."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from botplatform.bus.memory import InMemoryLog
+from botplatform.core.events import (
+    ActionIntent,
+    Event,
+    OrderEvent,
+    OrderStatus,
+    OrderType,
+    PositionSide,
+    Side,
+    SystemEvent,
+)
+from botplatform.core.plugins import load_path
+from botplatform.core.seam import SystemClock
+from botplatform.engines.execution.engine import ExecutionEngine
+from botplatform.errors import ExchangeError
+from botplatform.exchanges.exchange import OrderRequest
+from botplatform.runtime.checkpoint import MemoryCheckpoints
+from botplatform.runtime.execution_worker import ExchangeWorker
+from botplatform.runtime.logged_bus import LoggedBus
+from botplatform.runtime.reconciler import ATTEMPTS
+from botplatform.runtime.trading_state import MemoryTradingState
+from botplatform.settings import ExchangeSettings, ExecutionSettings, RiskSettings
+from botplatform.testing import START_NS, decision, intent, market
+from botplatform.trading.instruments import Instruments
+
+VENUE = f"{Path(__file__).with_name('network_venue.py')}:NetworkVenue"
+PATIENCE_S = 20.0
+LONG = PositionSide.LONG
+
+
+class Bench:
+    """An execution worker before a far venue that can tell of its connection, on a log in memory."""
+
+    def __init__(self) -> None:
+        self.log = InMemoryLog({"execution": ExecutionEngine.listens})
+        self.checkpoints = MemoryCheckpoints()
+        self.told: list[bool] = []
+        settings = ExchangeSettings(kind=VENUE, partial_fill_share=0)
+        self.venue: Any = load_path(VENUE)(settings, Instruments())
+        self.venue.watch_connection = self._watch
+        self.connection_changed: Callable[[bool], None] = self.told.append
+        self.decided = 0
+        self.make_worker()
+
+    def _watch(self, on_change: Callable[[bool], None]) -> None:
+        self.connection_changed = on_change
+
+    def make_worker(self) -> None:
+        self.worker = ExchangeWorker(
+            lambda: ExecutionEngine(
+                risk=RiskSettings(),
+                execution=ExecutionSettings(),
+                instruments=Instruments(),
+                symbols=("BTCUSDT",),
+                venue="far",
+                account_id="paper",
+            ),
+            LoggedBus(self.log, lambda _: None),
+            SystemClock(),
+            self.checkpoints,
+            exchange=self.venue,
+            trading=MemoryTradingState(),
+            max_decision_age_s=5.0,
+            request_timeout_s=1.0,
+        )
+
+    async def start(self) -> None:
+        await self.worker.start()
+        await self.log.publish(market("BTCUSDT", 100.0, at_s=self._at_s()))
+
+    async def kill(self) -> None:
+        """Nothing is saved, and the venue goes on."""
+        await self.worker.abandon()
+
+    def _at_s(self) -> float:
+        return (time.time_ns() - START_NS) / 1e9
+
+    async def decide(self, *actions: ActionIntent) -> None:
+        self.decided += 1
+        await self.log.publish(decision(*actions, at_s=self._at_s(), id=f"decision-{self.decided}"))
+
+    async def reconciled(self) -> None:
+        await asyncio.wait_for(self.worker.reconciler.wait_done(), PATIENCE_S)
+
+    async def wait_for(self, kind: str, times: int = 1) -> list[Any]:
+        async with asyncio.timeout(PATIENCE_S):
+            while len(self.of(kind)) < times:  # noqa: ASYNC110  # the log has nothing to wait on
+                await asyncio.sleep(0.01)
+        return self.of(kind)
+
+    def of(self, kind: str) -> list[Any]:
+        return [each.event.payload for each in self.log._log if each.event.type == kind]
+
+    def events(self) -> list[Event]:
+        return [each.event for each in self.log._log]
+
+    def held(self) -> Decimal:
+        engine = self.worker.host.engine
+        assert isinstance(engine, ExecutionEngine)
+        return engine.positions.by_symbol("BTCUSDT")[0].quantity
+
+    async def holds(self, quantity: str) -> None:
+        async with asyncio.timeout(PATIENCE_S):
+            while self.held() != Decimal(quantity):  # noqa: ASYNC110  # nor has the engine
+                await asyncio.sleep(0.01)
+
+    async def stop(self) -> None:
+        await self.worker.stop()
+        await self.log.close()
+
+
+@pytest.fixture
+async def bench() -> AsyncIterator[Bench]:
+    made = Bench()
+    yield made
+    await made.stop()
+
+
+def foreign(quantity: str, price: str | None = None) -> OrderRequest:
+    given: dict[str, Any] = {"order_type": OrderType.LIMIT, "price": Decimal(price)} if price else {}
+    return OrderRequest(client_order_id="by-hand", symbol="BTCUSDT", side=Side.BUY, quantity=Decimal(quantity), **given)
+
+
+async def test_an_order_of_somebody_else_is_told_and_left_alone(bench: Bench) -> None:
+    bench.venue.behind.submit(foreign("1", "50"))
+    await bench.start()
+    await bench.reconciled()
+    (warning,) = await bench.wait_for("system.warning")
+    assert (warning.code, warning.symbol) == ("FOREIGN_ORDER", "BTCUSDT")
+    assert "by-hand" in warning.message
+    await bench.decide()
+    await bench.holds("1")
+    assert bench.venue.cancels == []
+
+
+async def test_a_leg_that_differs_is_an_error_that_a_person_sees(bench: Bench) -> None:
+    bench.venue.behind.submit(foreign("3"))
+    bench.venue._on_report = lambda _: None
+    for _ in range(3):
+        bench.venue.tick("BTCUSDT")
+    assert bench.venue.behind.positions() == {("BTCUSDT", LONG): Decimal(3)}
+    await bench.start()
+    await bench.reconciled()
+    (error,) = await bench.wait_for("system.error")
+    assert isinstance(error, SystemEvent)
+    assert (error.code, error.symbol) == ("POSITION_DRIFT", "BTCUSDT")
+    assert "is 3 at far and 0 in the log" in error.message.replace("3.00000", "3")
+
+
+async def test_a_venue_that_cannot_be_compared_with_keeps_trading_refused_and_says_so(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("botplatform.runtime.reconciler.FIRST_PAUSE_S", 0.005)
+    positions = bench.venue.fetch_positions
+    asked = 0
+
+    async def broken() -> dict[tuple[str, PositionSide], Decimal]:
+        nonlocal asked
+        asked += 1
+        raise ExchangeError("no positions today")
+
+    bench.venue.fetch_positions = broken
+    await bench.start()
+    (error,) = await bench.wait_for("system.error")
+    assert error.code == "NOT_RECONCILED"
+    assert "nothing is sent to it: no positions today" in error.message
+    assert asked >= ATTEMPTS
+    await bench.decide()
+    (denied,) = await bench.wait_for("order.denied")
+    assert denied.reason_code == "STALE_DECISION"
+    assert bench.venue.received == []
+    bench.venue.fetch_positions = positions
+    await bench.reconciled()
+    await bench.decide()
+    await bench.holds("1")
+    assert len(bench.of("system.error")) == 1
+
+
+async def test_what_filled_while_the_connection_was_lost_is_there_before_the_next_order(bench: Bench) -> None:
+    await bench.start()
+    await bench.reconciled()
+    await bench.decide(intent(size="2", order_type="LIMIT", limit_price="95"))
+    await bench.wait_for("order.accepted")
+    bench.connection_changed(False)
+    bench.venue.pushes = False
+    bench.venue.price = 94.0
+    await bench.decide(intent(size="0.5"))
+    (denied,) = await bench.wait_for("order.denied")
+    assert denied.reason_code == "STALE_DECISION"
+    async with asyncio.timeout(PATIENCE_S):
+        while not bench.venue.behind.positions():  # noqa: ASYNC110  # the venue tells nobody
+            await asyncio.sleep(0.01)
+    assert bench.of("order.filled") == []
+    assert not bench.worker.reconciler.done
+    bench.venue.pushes = True
+    bench.connection_changed(True)
+    await bench.reconciled()
+    (filled,) = bench.of("order.filled")
+    assert filled.reconciliation
+    await bench.decide(intent(size="0.5", order_type="LIMIT", limit_price="95"))
+    await bench.holds("2.5")
+    assert bench.worker.reconciler.times == 2
+    assert bench.venue.behind.positions() == {("BTCUSDT", LONG): Decimal("2.5")}
+
+
+async def test_a_late_fill_of_a_cancelled_order_is_found_by_its_leg(bench: Bench) -> None:
+    await bench.start()
+    await bench.decide()
+    await bench.holds("1")
+    (filled,) = bench.of("order.filled")
+    bench.checkpoints.saved.clear()
+    await bench.kill()
+    kept = [each for each in bench.log._log if each.event.type != "order.filled"]
+    bench.log._log.clear()  # the log believes that it was cancelled: the fill never got there
+    bench.log._log.extend(kept)
+    bench.log._ids.clear()
+    (accepted,) = [event for event in bench.events() if event.type == "order.accepted"]
+    fields = {name: getattr(accepted.payload, name) for name in OrderEvent.__struct_fields__}
+    cancelled = OrderEvent(**fields | {"status": OrderStatus.CANCELLED, "leaves_qty": Decimal(0)})
+    await bench.log.publish(Event("order.cancelled", cancelled, "far", timestamp_ns=accepted.timestamp_ns + 1))
+    bench.make_worker()
+    await bench.start()
+    await bench.reconciled()
+    (late,) = bench.of("order.filled")
+    assert (late.trade_id, late.last_qty, late.reconciliation) == (filled.trade_id, filled.last_qty, True)
+    await bench.holds("1")
+    assert bench.of("system.error") == []
+
+
+async def test_a_decision_from_before_the_start_waits_for_the_comparison_and_is_sent_once(bench: Bench) -> None:
+    bench.venue.deaf = 0
+    await bench.log.publish(market("BTCUSDT", 100.0, at_s=bench._at_s()))
+    await bench.decide()
+    await asyncio.sleep(0.01)
+    slow = asyncio.Event()
+    open_orders = bench.venue.fetch_open_orders
+
+    async def wait(symbol: str | None = None) -> Any:
+        await slow.wait()
+        return await open_orders(symbol)
+
+    bench.venue.fetch_open_orders = wait
+    bench.make_worker()
+    await bench.worker.start()
+    await bench.wait_for("order.submitted")
+    await asyncio.sleep(0.05)
+    assert bench.venue.received == []
+    slow.set()
+    await bench.holds("1")
+    assert len(bench.venue.received) == 1
+    assert bench.of("order.denied") == []
+
+
+async def test_an_execution_that_the_venue_counts_and_never_lists_is_made_up_once(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("botplatform.runtime.reconciler.FIRST_PAUSE_S", 0.005)
+    bench.venue.pushes = False
+
+    async def nothing(client_order_id: str, symbol: str) -> list[Any]:
+        return []
+
+    await bench.start()
+    await bench.reconciled()
+    await bench.decide()
+    async with asyncio.timeout(PATIENCE_S):
+        while not bench.venue.behind.positions():  # noqa: ASYNC110  # the venue tells nobody
+            await asyncio.sleep(0.01)
+    await bench.kill()
+    bench.venue.fetch_fills = nothing
+    for _ in range(2):
+        bench.make_worker()
+        await bench.start()
+        await bench.reconciled()
+        await bench.holds("1")
+        (made_up,) = bench.of("order.filled")
+        assert made_up.trade_id.startswith("made-up-")
+        await bench.kill()
+    bench.make_worker()
+    await bench.start()
