@@ -21,6 +21,11 @@ from botplatform.settings_yaml import read_yaml
 PREFIX: Final = "BOTPLATFORM_"
 CONFIG_VARIABLE: Final = "BOTPLATFORM_CONFIG"
 """Names the YAML file where the command line does not."""
+CRASH_POINTS_VARIABLE: Final = "BOTPLATFORM_CRASH_POINTS"
+"""1 lets tests kill a process at one of its crash points."""
+CRASH_VARIABLE: Final = "BOTPLATFORM_CRASH_AT"
+"""Names that crash point."""
+NO_SETTINGS: Final = (CONFIG_VARIABLE, CRASH_POINTS_VARIABLE, CRASH_VARIABLE)
 DEFAULT_FILE: Final = Path("botplatform.yaml")
 _SERVICE_LINK: Final = re.compile(
     r"_SERVICE_(HOST|PORT(_[A-Z0-9_]+)?)$|_PORT_[0-9]+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?$"
@@ -96,8 +101,8 @@ def read_settings(
 
 
 def _is_foreign(name: str, value: str) -> bool:
-    """Tell what is not a setting: the name of the file, and what Kubernetes adds for a service called botplatform-…."""
-    if name == CONFIG_VARIABLE or _SERVICE_LINK.search(name):
+    """Tell what is not a setting: the variables above, and what Kubernetes adds for a service called botplatform-…."""
+    if name in NO_SETTINGS or _SERVICE_LINK.search(name):
         return True
     return name.endswith("_PORT") and value.startswith(("tcp://", "udp://", "sctp://"))
 

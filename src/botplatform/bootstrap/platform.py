@@ -291,6 +291,7 @@ class _Builder:
             account=self.account,
             max_decision_age_s=limits.max_decision_age_s,
             request_timeout_s=limits.request_timeout_s,
+            request_validity_s=min(settings.bus.lease_s, limits.request_timeout_s) if self.membership else None,
             checkpoint_every=settings.bus.checkpoint_every,
         )
         self.bus.settle_with(worker.gateway)

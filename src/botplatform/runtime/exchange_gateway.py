@@ -12,15 +12,25 @@ from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
 from typing import Any, Final
 
+from msgspec.structs import replace
+
 from botplatform.core.engine import CancelOrder, Cause, PendingEffect, SubmitOrder
 from botplatform.core.event_bus import Right
 from botplatform.core.events import Event, OrderEvent, OrderStatus
 from botplatform.core.seam import Clock
-from botplatform.errors import DuplicateOrder, ExchangeError, OutcomeUnknown
+from botplatform.errors import DuplicateOrder, ExchangeError, OutcomeUnknown, RequestExpired
 from botplatform.exchanges.exchange import Exchange, ExchangeReport, Reconnects
 from botplatform.exchanges.reports import denied_event, report_to_event, unknown_event
-from botplatform.runtime.gate import GATEWAY, refusal
-from botplatform.runtime.gateway_words import cancel_failed, never_there, refused_by_venue, report_refused
+from botplatform.runtime.crash_points import crash_point
+from botplatform.runtime.gate import GATEWAY
+from botplatform.runtime.gateway_words import (
+    cancel_failed,
+    never_there,
+    refused_by_venue,
+    report_refused,
+    submitted_again,
+)
+from botplatform.runtime.last_gate import LastGate
 from botplatform.runtime.order_inquiry import Inquiry
 from botplatform.runtime.reconciler import Reconciler
 from botplatform.runtime.simulated_gateway import MAX_CONTEXTS, order_request
@@ -35,6 +45,8 @@ MAX_WAITING: Final = 10_000
 MAX_REPORTS: Final = 100_000
 """Reports that may wait for the log; more end the process, because none may be lost."""
 STOP_WITHIN_S: Final = 3.0
+EXPIRED_PAUSE_S: Final = 0.02
+"""Pause before an order is sent again that the venue did not take, because it came after its validity."""
 FILLS: Final = (OrderStatus.PARTIALLY_FILLED, OrderStatus.FILLED)
 ENDED: Final = (OrderStatus.FILLED, OrderStatus.REJECTED)
 logger = logging.getLogger(__name__)
@@ -48,7 +60,8 @@ class ExchangeGateway:
     `publish` puts events into the log, `trading` reads whether trading is allowed, `lookup` finds an order that
     an earlier process sent, `right` is that to send at all, `room` reserves within the limit of the account, and
     the `reconciler` compares with the venue before anything is sent. Timeouts come from `request_timeout_s`, the age
-    limit from `max_decision_age_s`.
+    limit from `max_decision_age_s`. The venue takes no request that is older than `validity_s` (by default
+    `request_timeout_s`), so that a later owner knows from when on no request of this one can arrive any more.
     """
 
     def __init__(
@@ -64,18 +77,21 @@ class ExchangeGateway:
         reconciler: Reconciler,
         room: Callable[[OrderEvent], Awaitable[tuple[Reason, str] | None]] | None = None,
         right: Callable[[], Right | None] = lambda: None,
+        validity_s: float | None = None,
     ) -> None:
         self.exchange = exchange
         self.source = exchange.venue
         self._clock = clock
         self._publish = publish
-        self._trading = trading
         self._lookup = lookup
         self._reconciler = reconciler
-        self._room = room
-        self._right = right
+        self._gate = LastGate(clock, trading, room, right, reconciler, max_decision_age_s)
         self._timeout_s = request_timeout_s
         self._max_age_s = max_decision_age_s
+        self._validity_ns = round((request_timeout_s if validity_s is None else validity_s) * 1e9)
+        self._waiting: set[str] = set()
+        self.expired = 0
+        """Requests that the venue refused because they came too late; they were sent again."""
         self._lanes: dict[str, asyncio.Queue[PendingEffect]] = {}
         self._reports: asyncio.Queue[ExchangeReport] = asyncio.Queue(MAX_REPORTS)
         self._contexts: dict[str, Context] = {}
@@ -86,6 +102,7 @@ class ExchangeGateway:
         self._quiet.set()
         self._failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._stopping = False
+        reconciler.send_unsent(waits=self._waiting.__contains__, may=self._may_send, send=self._send_again)
 
     async def start(self) -> None:
         """Connect, and begin to compare with the venue; until that has succeeded no order is sent.
@@ -155,6 +172,8 @@ class ExchangeGateway:
             lane = self._lanes[symbol] = asyncio.Queue(MAX_WAITING)
             self._spawn(self._run_lane(lane))
         self._begin()
+        if type(pending.effect) is SubmitOrder:
+            self._waiting.add(pending.effect.order.order_id)
         await lane.put(pending)
 
     def _begin(self) -> None:
@@ -196,19 +215,47 @@ class ExchangeGateway:
             finally:
                 self._end()
 
-    async def _submit(self, order: OrderEvent, pending: PendingEffect) -> None:
+    def _may_send(self, record: OrderRecord) -> bool:
+        """Tell whether an order that the log has as submitted, and that never was at the venue, is still to be sent.
+
+        Only one that an earlier owner did not come to send, whose decision is not too old.
+        """
+        fresh = self._clock.now_ns() - record.submitted_ns <= self._max_age_s * 1e9
+        return fresh and record.status is OrderStatus.SUBMITTED and record.order_id not in self._contexts
+
+    async def _send_again(self, record: OrderRecord) -> None:
+        """Send what an earlier owner submitted and did not send, before anything that was decided later."""
+        submitted = submitted_again(record)
+        order = submitted.payload
+        assert isinstance(order, OrderEvent)
+        await self._submit(order, PendingEffect(SubmitOrder(order), submitted, record.submitted_ns), again=True)
+
+    async def _submit(self, order: OrderEvent, pending: PendingEffect, *, again: bool = False) -> None:
         cause = Cause(pending.cause.id, pending.cause.correlation_id)
-        refused = await self._gate(order, pending.triggered_ns)
-        now = self._clock.now_ns()
+        try:
+            while not await self._tried(order, cause, pending.triggered_ns, again=again):
+                self.expired += 1
+                await self._clock.sleep(EXPIRED_PAUSE_S)
+        finally:
+            self._waiting.discard(order.order_id)
+
+    async def _tried(self, order: OrderEvent, cause: Cause, decided_ns: int, *, again: bool) -> bool:
+        """Send an order unless the gate refuses it; tell whether that is done: False when it came too late."""
+        crash_point("gate.before")
+        refused, checked_ns = await self._gate.ask(order, decided_ns, again=again)
+        crash_point("gate.after")
         if refused is not None:
+            now = self._clock.now_ns()
             await self._publish(
                 [denied_event(order, cause, *refused, timestamp_ns=now, created_ns=now, source=GATEWAY)]
             )
-            return
+            return True
         self._remember(order, cause)
+        self._waiting.discard(order.order_id)
         try:
-            async with asyncio.timeout(self._timeout_s):
-                await self.exchange.submit(order_request(order))
+            await self._send(order, checked_ns + self._validity_ns)
+        except RequestExpired:
+            return False
         except OutcomeUnknown as e:
             await self._unknown(order, cause, Reason.CONNECTION_LOST, str(e))
         except DuplicateOrder as e:
@@ -221,27 +268,13 @@ class ExchangeGateway:
         except Exception as e:
             logger.warning("submitting %s failed in a way nobody foresaw: unknown", order.order_id, exc_info=e)
             await self._unknown(order, cause, Reason.CONNECTION_LOST, f"{type(e).__name__}: {e}")
+        return True
 
-    async def _gate(self, order: OrderEvent, decided_ns: int) -> tuple[Reason, str] | None:
-        """Ask the last gate; the trading state is read after everything that may take long."""
-        while True:
-            refused = await self._refusal(order, decided_ns)
-            if refused is None and self._room is not None:
-                refused = await self._room(order) or await self._refusal(order, decided_ns)
-            right = self._right()
-            if right is None or right.valid:
-                return refused
-
-    async def _refusal(self, order: OrderEvent, decided_ns: int) -> tuple[Reason, str] | None:
-        """Say why an order must not be sent; wait while somebody else may have the right to send it."""
-        right = self._right()
-        if right is not None and not right.valid:
-            await right.wait_valid()
-        text = await self._reconciler.refusal(decided_ns, self._max_age_s)
-        if text is not None:
-            return Reason.STALE_DECISION, text
-        trading = await self._trading()
-        return refusal(order, trading, self._clock.now_ns() - decided_ns, self._max_age_s)
+    async def _send(self, order: OrderEvent, valid_until_ns: int) -> None:
+        crash_point("send.before")
+        async with asyncio.timeout(self._timeout_s):
+            await self.exchange.submit(replace(order_request(order), valid_until_ns=valid_until_ns))
+        crash_point("send.after")
 
     async def _unknown(self, order: OrderEvent, cause: Cause, reason: Reason, text: str) -> None:
         now = self._clock.now_ns()
@@ -251,6 +284,7 @@ class ExchangeGateway:
 
     async def _cancel(self, order: OrderEvent, cause: Event) -> None:
         """Ask for a cancel; when that fails, the order stays as it is, and a person hears of it."""
+        self._reconciler.withdraw(order.order_id)
         try:
             async with asyncio.timeout(self._timeout_s):
                 await self.exchange.cancel(order.order_id, order.symbol)
@@ -325,7 +359,9 @@ class ExchangeGateway:
             await self._publish([report_refused(order, cause, self.source, e, self._clock.now_ns())])
             self._ask(order, cause)
             return
+        crash_point("report.before")
         await self._publish([event])
+        crash_point("report.after")
         if report.status in ENDED:
             self._contexts.pop(report.client_order_id, None)
 

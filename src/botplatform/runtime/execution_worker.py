@@ -12,6 +12,7 @@ from botplatform.core.seam import Clock
 from botplatform.engines.execution.engine import ExecutionEngine
 from botplatform.exchanges.exchange import Exchange, SimulatedExchange
 from botplatform.runtime.checkpoint import Checkpoints
+from botplatform.runtime.crash_points import crash_point
 from botplatform.runtime.exchange_gateway import ExchangeGateway
 from botplatform.runtime.gate import GATEWAY
 from botplatform.runtime.order_worker import AccountShare, OrderWorker
@@ -123,8 +124,10 @@ class ExecutionWorker(OrderWorker):
 class ExchangeWorker(OrderWorker):
     """The worker that stands before a venue on the network, and never waits for it.
 
-    An effect that the log already has as submitted may have been performed by an earlier process: it is never
-    performed again. At the start, and when the connection was lost, orders and legs are compared with the venue's.
+    An effect that the log already has as submitted may have been performed by an earlier process: it is performed
+    again only when the venue, asked about it, never had the order, and cannot get it any more because requests are
+    valid for `request_validity_s` seconds (by default, and at most, `request_timeout_s`). At the start, and when the
+    connection was lost, orders and legs are compared with the venue's.
     """
 
     def __init__(
@@ -138,6 +141,7 @@ class ExchangeWorker(OrderWorker):
         trading: TradingStateStore,
         max_decision_age_s: float,
         request_timeout_s: float,
+        request_validity_s: float | None = None,
         account: AccountShare = AccountShare(),  # noqa: B008  # a constant
         checkpoint_every: int = 1000,
     ) -> None:
@@ -149,6 +153,7 @@ class ExchangeWorker(OrderWorker):
             publish=self._publish,
             owns=self.owns,
             timeout_s=request_timeout_s,
+            validity_s=request_validity_s,
         )
         self.gateway = ExchangeGateway(
             exchange,
@@ -161,6 +166,7 @@ class ExchangeWorker(OrderWorker):
             request_timeout_s=request_timeout_s,
             max_decision_age_s=max_decision_age_s,
             right=lambda: self._right,
+            validity_s=request_validity_s,
         )
 
     async def stop(self) -> None:
@@ -200,10 +206,13 @@ class ExchangeWorker(OrderWorker):
         await self._settle_account(event)
         begun = [each for each in step.effects if type(each.effect) is SubmitOrder and each.cause.id in self._in_log]
         if step.events:
+            crash_point("submitted.before")
             await self._publish(step.events)
+            crash_point("submitted.after")
         for pending in step.effects:
             if pending not in begun:
                 await self.gateway.perform(pending)
+                crash_point("handed.after")
 
     async def _carry_out_late(self, event: Event, step: Step) -> None:
         await self._carry_out(event, step)

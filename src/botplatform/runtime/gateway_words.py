@@ -5,15 +5,23 @@ from __future__ import annotations
 from botplatform.core.engine import Cause
 from botplatform.core.events import Event, OrderEvent, OrderStatus, Severity, SystemEvent
 from botplatform.core.seam import derive_id
+from botplatform.engines.execution.intents import order_payload
 from botplatform.exchanges.exchange import ExchangeReport
 from botplatform.exchanges.reports import report_to_event
 from botplatform.runtime.gate import GATEWAY
 from botplatform.trading.orders import OrderRecord
 from botplatform.trading.reasons import Reason
 
-__all__ = ["cancel_failed", "never_there", "refused_by_venue", "report_refused"]
+__all__ = ["cancel_failed", "never_there", "refused_by_venue", "report_refused", "submitted_again"]
 
 MESSAGE_LIMIT = 500
+
+
+def submitted_again(order: OrderRecord) -> Event:
+    """Make the `order.submitted` again that the log has: what an earlier owner had to send, and did not."""
+    payload, name, time_ns = order_payload(order), "execution", order.submitted_ns
+    chain, caused_by = order.correlation_id, order.decision_id
+    return Event("order.submitted", payload, name, 0.0, time_ns, time_ns, chain, caused_by, order.submitted_id)
 
 
 def refused_by_venue(order: OrderEvent | OrderRecord, cause: Cause, venue: str, text: str, now_ns: int) -> Event:

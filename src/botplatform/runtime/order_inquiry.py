@@ -56,14 +56,14 @@ class Inquiry:
 
     async def ask(self) -> Found:
         """Ask once. A question that fails, or an answer that makes no sense, found nothing yet."""
-        order = self._order
+        order, asked_ns = self._order, self._clock.monotonic_ns()
         try:
             async with asyncio.timeout(self._timeout_s):
                 report = await self._exchange.fetch_order(order.order_id, order.symbol)
                 fills: list[ExchangeReport] = []
                 if report is not None and report.filled_qty:
                     fills = await self._exchange.fetch_fills(order.order_id, order.symbol)
-            return self._judge(report, fills)
+            return self._judge(report, fills, asked_ns)
         except Exception as e:  # noqa: BLE001  # whatever an adapter raises, it is asked again
             logger.warning(
                 "asking %s about %s failed: %s: %s", self._exchange.venue, order.order_id, type(e).__name__, e
@@ -75,9 +75,9 @@ class Inquiry:
         await self._clock.sleep(self._pause_s * (0.5 + jitter() / 2))
         self._pause_s = min(self._pause_s * 2, LONGEST_PAUSE_S)
 
-    def _judge(self, report: ExchangeReport | None, fills: list[ExchangeReport]) -> Found:
+    def _judge(self, report: ExchangeReport | None, fills: list[ExchangeReport], asked_ns: int) -> Found:
         if report is None:
-            waited = self._clock.monotonic_ns() - self._began_ns >= self._timeout_s * 1e9
+            waited = asked_ns - self._began_ns >= self._timeout_s * 1e9
             return Found([], complete=True, finished=True, never_there=True) if waited else NOTHING_YET
         for fill in fills:
             if fill.status not in FILLS or not fill.trade_id:

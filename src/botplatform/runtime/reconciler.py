@@ -57,7 +57,7 @@ class Reconciler:
     """Keeps the log and one venue the same, for the symbols that this worker `owns`.
 
     `known` is what the log says, `publish` puts events into it. That a venue never had an order is believed
-    `timeout_s` after the question was first open: until then the request may be on its way.
+    `validity_s` (by default `timeout_s`) after the question was first open: until then the request may be on its way.
     """
 
     def __init__(
@@ -69,6 +69,7 @@ class Reconciler:
         publish: Callable[[list[Event]], Awaitable[object]],
         owns: Callable[[str], bool],
         timeout_s: float,
+        validity_s: float | None = None,
     ) -> None:
         self._exchange = exchange
         self._clock = clock
@@ -76,6 +77,12 @@ class Reconciler:
         self._publish = publish
         self._owns = owns
         self._timeout_s = timeout_s
+        self._validity_ns = round((timeout_s if validity_s is None else validity_s) * 1e9)
+        self._waits: Callable[[str], bool] = _never
+        self._may: Callable[[OrderRecord], bool] = _never
+        self._send: Callable[[OrderRecord], Awaitable[None]] | None = None
+        self._unsent: dict[str, OrderRecord] = {}
+        self._withdrawn: set[str] = set()
         self._began_ns = clock.now_ns()
         self._ended_ns = 0
         self._began_monotonic_ns = clock.monotonic_ns()
@@ -86,6 +93,24 @@ class Reconciler:
         self._wanted.set()
         self.times = 0
         """How often it succeeded."""
+
+    def send_unsent(
+        self,
+        *,
+        waits: Callable[[str], bool],
+        may: Callable[[OrderRecord], bool],
+        send: Callable[[OrderRecord], Awaitable[None]],
+    ) -> None:
+        """Have orders sent, before anything else is, that the log has as submitted and that the venue never had.
+
+        `may` says which; the others are rejected. What `waits` here to be sent for the first time is not asked for.
+        """
+        self._waits, self._may, self._send = waits, may, send
+
+    def withdraw(self, order_id: str) -> None:
+        """Take the news that an order is not wanted any more: it is not sent again."""
+        if not self.done:
+            self._withdrawn.add(order_id)
 
     @property
     def done(self) -> bool:
@@ -134,6 +159,7 @@ class Reconciler:
         failures, pause_s = 0, FIRST_PAUSE_S
         while True:
             losses = self._losses
+            self._unsent.clear()
             try:
                 if not self._in_touch:
                     raise ExchangeError(f"the connection to {self._exchange.venue} is lost")
@@ -147,16 +173,31 @@ class Reconciler:
                     await self._publish([not_reconciled(self._exchange, self._began_ns, failures, why, now)])
             else:
                 if losses == self._losses:
+                    await self._send_again()
+                if losses == self._losses:
                     await self._end(told)
                     return
             await self._clock.sleep(pause_s * (0.5 + jitter() / 2))
             pause_s = min(pause_s * 2, LONGEST_PAUSE_S)
+
+    async def _send_again(self) -> None:
+        """Send what an earlier owner did not come to send: in order, those of different symbols side by side."""
+        unsent, self._unsent = sorted(self._unsent.values(), key=lambda order: order.sequence), {}
+
+        async def send(symbol: str) -> None:
+            for order in unsent:
+                if order.symbol == symbol and self._send is not None:
+                    logger.warning("%s was submitted and never sent: sending it now", order.order_id)
+                    await self._send(order)
+
+        await asyncio.gather(*(send(symbol) for symbol in dict.fromkeys(order.symbol for order in unsent)))
 
     async def _end(self, told: list[Action]) -> None:
         now = self._clock.now_ns()
         if told:
             await self._publish([warning_of(action, self._exchange, self._began_ns, now) for action in told])
         self._ended_ns = now
+        self._withdrawn.clear()
         self.times += 1
         self._done.set()
 
@@ -177,16 +218,20 @@ class Reconciler:
         """Ask and publish until both views are the same; return the warnings that are left."""
         theirs, looks, pause_s = Theirs(None, None, {}), dict[str, int](), FIRST_PAUSE_S
         told: set[tuple[str, str]] = set()
+        asked_ns = self._clock.monotonic_ns()
         for _ in range(MAX_ROUNDS):
-            actions = self._actions(theirs)
+            actions = self._actions(theirs, asked_ns)
             await self._tell(actions, told)
             accounts = [action.what for action in actions if isinstance(action, AskAccount)]
             orders = [action for action in actions if isinstance(action, AskOrder)][:ASKED_AT_ONCE]
             if not accounts and not orders:
-                return [each for each in actions if not isinstance(each, PublishReport | RejectNeverThere)]
+                if any(isinstance(action, PublishReport | RejectNeverThere) for action in actions):
+                    continue  # the legs are compared once that is known
+                return actions
             if any(order.order_id in looks for order in orders):
                 await self._clock.sleep(pause_s)
                 pause_s = min(pause_s * 2, LONGEST_LOOK_S)
+            asked_ns = self._clock.monotonic_ns()
             if accounts:
                 theirs = await self._ask_account(theirs, accounts)
             found = await asyncio.gather(*(self._ask_order(order, looks) for order in orders))
@@ -194,12 +239,18 @@ class Reconciler:
             theirs = theirs._replace(answers={**theirs.answers, **answers})
         raise ExchangeError(f"{self._exchange.venue} brings something new each time it is asked")
 
-    def _actions(self, theirs: Theirs) -> list[Action]:
+    def _actions(self, theirs: Theirs, asked_ns: int) -> list[Action]:
         known = self._known()
         orders = {**known.orders.finished, **known.orders.working}
-        ours = {order_id: order for order_id, order in orders.items() if self._owns(order.symbol)}
-        proves_from = self._began_monotonic_ns + round(self._timeout_s * 1e9)
-        return reconcile(Ours(ours, known.held(self._owns)), theirs, self._clock.monotonic_ns(), proves_from)
+        ours = {
+            each: order for each, order in orders.items() if self._owns(order.symbol) and not self._is_to_come(each)
+        }
+        proves_from = self._began_monotonic_ns + self._validity_ns
+        return reconcile(Ours(ours, known.held(self._owns)), theirs, asked_ns, proves_from)
+
+    def _is_to_come(self, order_id: str) -> bool:
+        """Tell that an order will be sent once this has ended: the venue cannot know it."""
+        return order_id in self._unsent or self._waits(order_id)
 
     async def _tell(self, actions: list[Action], told: set[tuple[str, str]]) -> None:
         """Publish what the venue knows better, in order; `told` is what was published in this comparison."""
@@ -217,7 +268,9 @@ class Reconciler:
             order = known.get(action.order_id)
             assert order is not None, "only orders that are known are compared"
             cause = Cause(order.submitted_id, order.correlation_id)
-            if isinstance(action, RejectNeverThere):
+            if isinstance(action, RejectNeverThere) and order.order_id not in self._withdrawn and self._may(order):
+                self._unsent[order.order_id] = order
+            elif isinstance(action, RejectNeverThere):
                 events.append(never_there(order, cause, venue, now))
             else:
                 report = replace(action.report, client_order_id=order.order_id)
@@ -252,3 +305,7 @@ class Reconciler:
     async def _asked(self, question: Awaitable[_Found]) -> _Found:
         async with asyncio.timeout(self._timeout_s):
             return await question
+
+
+def _never(_: object) -> bool:
+    return False

@@ -15,6 +15,7 @@ from botplatform.core.events import Event, SystemEvent
 from botplatform.core.seam import Clock
 from botplatform.errors import Fenced, StateError
 from botplatform.runtime.checkpoint import Checkpoint, Checkpoints
+from botplatform.runtime.crash_points import crash_point
 from botplatform.runtime.left_out import left_out_by, left_out_event
 from botplatform.runtime.poison import FAILED, QUARANTINED, PoisonHandling
 from botplatform.runtime.quarantine import decode, encode
@@ -77,18 +78,22 @@ class EngineWorker(PoisonHandling):
 
         The checkpoint is stored again first: from then on an earlier owner that wakes up cannot replace it.
         """
+        crash_point("claim.before")
         saved = await self._checkpoints.claim(self.slot)
+        crash_point("claim.after")
         if saved is not None:
             self._saved = saved
             self.host.engine.restore(saved.state)
             self._restore_venue(saved.venue)
             self.aside = decode(saved.aside)
         self.sequence = self._saved.sequence
+        crash_point("takeover.before")
         self._caught_up_at = await self._bus.last_sequence()
         await self._read_own_outputs()
         await self._read_letters()
         await self._finish_settling()
         limit = self._conflate_waiting
+        crash_point("takeover.after")
         conflation = Conflation(limit, self._caught_up_at) if limit else None
         await self._bus.attach(
             self.slot, self._on_delivery, after=self.sequence, right=self._right, conflation=conflation
@@ -150,7 +155,9 @@ class EngineWorker(PoisonHandling):
             if self._broken is not None:
                 raise self._broken
             if delivery.sequence > self.sequence:
+                crash_point("input.before")
                 await self._take(delivery)
+                crash_point("input.after")
 
     async def _take(self, delivery: Delivery) -> None:
         event, sequence = delivery.event, delivery.sequence
@@ -225,7 +232,9 @@ class EngineWorker(PoisonHandling):
             state, aside = self.host.engine.snapshot(), encode(self.aside)
             checkpoint = Checkpoint(self.sequence, state, self._venue_state(), aside)
             try:
+                crash_point("checkpoint.before")
                 await self._checkpoints.save(self.slot, checkpoint)
+                crash_point("checkpoint.after")
             except Fenced:
                 if self._right is None:
                     raise
