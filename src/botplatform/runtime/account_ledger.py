@@ -142,8 +142,11 @@ class AccountLedger:
         for symbol in [symbol for symbol in self._unsaid if owns(symbol)]:
             del self._unsaid[symbol]
         self._known = None
-        async with asyncio.timeout(WITHIN_S):
-            await self._change(lambda record: take_over(record, given, owns, epoch))
+        try:
+            async with asyncio.timeout(WITHIN_S):
+                await self._change(lambda record: take_over(record, given, owns, epoch))
+        except TimeoutError as e:
+            raise BusError(f"the record of the account could not be taken over within {WITHIN_S:g} s") from e
 
     async def close(self) -> None:
         """Stop trying; what is not written is worked out by the next owner."""
