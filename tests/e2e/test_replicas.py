@@ -166,5 +166,6 @@ async def test_nothing_is_lost_doubled_or_late_whatever_happens_to_the_processes
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)
 async def test_a_hundred_thousand_events_survive_the_same(cluster: Cluster) -> None:
     await ordeal(cluster, count=100_000, rate=2_000)

@@ -72,7 +72,8 @@ async def publish(bus: JetStreamEventBus, settings: Settings, count: int, rate: 
 
 
 @pytest.mark.parametrize(
-    ("count", "rate", "kills"), [(3_000, 250, 2), pytest.param(60_000, 400, 12, marks=pytest.mark.slow)]
+    ("count", "rate", "kills"),
+    [(3_000, 250, 2), pytest.param(60_000, 400, 12, marks=[pytest.mark.slow, pytest.mark.timeout(1200)])],
 )
 async def test_nothing_is_lost_doubled_or_out_of_order_when_the_server_is_killed(
     tmp_path: Path, count: int, rate: float, kills: int

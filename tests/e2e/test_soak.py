@@ -31,6 +31,7 @@ def resident_kib(pid: int) -> int:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="memory is read from /proc, which only Linux has")
 async def test_memory_is_flat_at_a_steady_rate(tmp_path: Path) -> None:
     async with EmbeddedServer(tmp_path / "nats") as server:
