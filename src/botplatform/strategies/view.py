@@ -17,7 +17,7 @@ ZERO: Final = Decimal(0)
 _SIZES: Final = Context(prec=5, rounding=ROUND_DOWN)
 
 
-class LegView(Struct, frozen=True):
+class LegView(Struct, frozen=True, gc=False):
     """One leg of the strategy's own position, with everything that it has already asked for."""
 
     side: PositionSide
@@ -57,7 +57,7 @@ class LegView(Struct, frozen=True):
         return max(ZERO, self.leg.quantity - self.closing_qty)
 
 
-class PositionView(Struct, frozen=True):
+class PositionView(Struct, frozen=True, gc=False):
     """The strategy's two legs in a symbol; both can be held at once."""
 
     long: LegView = LegView(PositionSide.LONG)

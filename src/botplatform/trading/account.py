@@ -18,6 +18,7 @@ SHARE_QUANTUM: Final = Decimal("1E-8")
 """Smallest step of a drawdown as a share."""
 
 _ZERO: Final = Decimal(0)
+_LONG: Final = PositionSide.LONG  # looked up once: members of an enum are slow to look up
 _add, _subtract, _multiply = CONTEXT.add, CONTEXT.subtract, CONTEXT.multiply  # looked up once: every tick needs them
 
 
@@ -70,7 +71,7 @@ class Account:
     @property
     def drawdown(self) -> Decimal:
         """How far equity is below its highest, as a share of the highest."""
-        return self._share(CONTEXT.subtract(self.peak_equity, self.equity))
+        return self._share(_subtract(self.peak_equity, self.equity))
 
     def mark(self, symbol: str, price: float) -> bool:
         """Take a new price of a symbol; return True when equity may have changed, because a leg is open."""
@@ -94,9 +95,9 @@ class Account:
         before = self.positions.leg(leg)
         self.positions.apply(fill)
         after = self.positions.leg(leg)
-        gained = CONTEXT.subtract(after.realized_pnl, before.realized_pnl)
-        self.realized_pnl = CONTEXT.add(self.realized_pnl, gained)
-        self.commission = CONTEXT.add(self.commission, fill.commission)
+        gained = _subtract(after.realized_pnl, before.realized_pnl)
+        self.realized_pnl = _add(self.realized_pnl, gained)
+        self.commission = _add(self.commission, fill.commission)
         self._marks.setdefault(order.symbol, float(fill.price))
         self._expose(order.symbol)
         self._revalue()
@@ -122,7 +123,7 @@ class Account:
         for key, leg in self.positions.legs(symbol):
             if leg.quantity:
                 is_open = True
-                combine = CONTEXT.add if key.side is PositionSide.LONG else CONTEXT.subtract
+                combine = _add if key.side is _LONG else _subtract
                 quantity, cost = combine(quantity, leg.quantity), combine(cost, leg.cost_open)
         if is_open:
             mark = self._marks[symbol]
@@ -135,10 +136,10 @@ class Account:
         """Sum what is unrealized, in an order that does not depend on history, and set equity."""
         total = _ZERO
         for symbol in sorted(self._open):
-            total = CONTEXT.add(total, self._open[symbol].unrealized)
+            total = _add(total, self._open[symbol].unrealized)
         self.unrealized_pnl = total
-        profit = CONTEXT.subtract(CONTEXT.add(self.realized_pnl, total), self.commission)
-        self._set_equity(CONTEXT.add(self.starting_balance, profit))
+        profit = _subtract(_add(self.realized_pnl, total), self.commission)
+        self._set_equity(_add(self.starting_balance, profit))
 
     def _set_equity(self, equity: Decimal) -> None:
         self.equity = equity
@@ -178,8 +179,8 @@ class Account:
         self.max_drawdown, self.max_drawdown_share = state.max_drawdown, state.max_drawdown_share
         self.realized_pnl = self.commission = _ZERO
         for key, leg in self.positions.legs():
-            self.realized_pnl = CONTEXT.add(self.realized_pnl, leg.realized_pnl)
-            self.commission = CONTEXT.add(self.commission, leg.commission)
+            self.realized_pnl = _add(self.realized_pnl, leg.realized_pnl)
+            self.commission = _add(self.commission, leg.commission)
             self._marks.setdefault(key.symbol, 0.0)
         for symbol in self.positions.symbols():
             self._expose(symbol)

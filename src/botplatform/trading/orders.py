@@ -35,6 +35,8 @@ EXACT: Final = Context(prec=60)
 ROUNDED: Final = Context(prec=16)
 """For the average, which is a view for people: 16 significant digits, as in positions."""
 MAX_REPORTS: Final = 64
+_BUY, _LONG = Side.BUY, PositionSide.LONG  # looked up once: members of an enum are slow to look up
+_SUBMITTED, _PARTIALLY_FILLED, _FILLED = OrderStatus.SUBMITTED, OrderStatus.PARTIALLY_FILLED, OrderStatus.FILLED
 
 _S = OrderStatus
 TRANSITIONS: Final[dict[OrderStatus, frozenset[OrderStatus]]] = {
@@ -112,7 +114,7 @@ def client_order_id(decision_id: str, action_index: int) -> str:
 
 def opens_leg(side: Side, position_side: PositionSide) -> bool:
     """Tell whether such an order makes its leg larger: a buy of the long leg, or a sale of the short one."""
-    return (side is Side.BUY) is (position_side is PositionSide.LONG)
+    return (side is _BUY) is (position_side is _LONG)
 
 
 class OrderRecord(Struct, kw_only=True, omit_defaults=True):
@@ -233,7 +235,7 @@ class Orders(Struct):
         report = event.payload
         if type(report) is not OrderEvent:
             return Applied(None, None, Problem.UNKNOWN_ORDER, None)
-        order = self.get(report.order_id)
+        order, said = self.get(report.order_id), report.status
         if order is None:
             order = self._create(event, report)
             if order is None:
@@ -247,14 +249,14 @@ class Orders(Struct):
             if order.symbol != report.symbol:
                 return Applied(order, None, Problem.UNKNOWN_ORDER, previous)
         self._remember(order, event, report)
-        if report.trade_id or report.status in (OrderStatus.PARTIALLY_FILLED, OrderStatus.FILLED):
+        if report.trade_id or said is _FILLED or said is _PARTIALLY_FILLED:
             fill, problem = self._count(order, report)
         else:
             fill, problem = None, None
-        if report.status is OrderStatus.SUBMITTED:
+        if said is _SUBMITTED:
             second = order.submitted_id != event.id
             return Applied(order, fill, Problem.STALE_REPORT if second else problem, previous)
-        moved = self._move(order, report.status, filled=fill is not None)
+        moved = self._move(order, said, filled=fill is not None)
         return Applied(order, fill, problem or moved, previous)
 
     def _create(self, event: Event, report: OrderEvent) -> OrderRecord | None:
@@ -292,7 +294,7 @@ class Orders(Struct):
         order.version = max(order.version, report.version)
         if report.venue_order_id:
             order.venue_order_id = report.venue_order_id
-        if report.status is OrderStatus.SUBMITTED and not order.submitted_id:
+        if report.status is _SUBMITTED and not order.submitted_id:
             order.submitted_id = event.id
             order.submitted_ns = event.timestamp_ns
             order.correlation_id = event.correlation_id
@@ -320,12 +322,12 @@ class Orders(Struct):
     def _move(self, order: OrderRecord, said: OrderStatus, *, filled: bool) -> Problem | None:
         """Move the status forward as far as the report and the counted fills say; never back."""
         target = said
-        if said is OrderStatus.PARTIALLY_FILLED or said is OrderStatus.FILLED:
+        if said is _PARTIALLY_FILLED or said is _FILLED:
             if not filled:
                 return None
-            target = OrderStatus.PARTIALLY_FILLED
+            target = _PARTIALLY_FILLED
         if filled and order.filled_qty == order.quantity:
-            target = OrderStatus.FILLED
+            target = _FILLED
         if target in TRANSITIONS[order.status]:
             self._set_status(order, target)
             return None

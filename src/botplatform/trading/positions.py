@@ -38,6 +38,8 @@ AVERAGE_DIGITS: Final = 16
 
 _AVERAGE: Final = Context(prec=AVERAGE_DIGITS, rounding=ROUND_HALF_EVEN)
 _ZERO: Final = Decimal(0)
+_LONG: Final = PositionSide.LONG  # looked up once: members of an enum are slow to look up
+_add, _subtract, _multiply = CONTEXT.add, CONTEXT.subtract, CONTEXT.multiply
 
 
 @lru_cache(maxsize=256)
@@ -56,7 +58,7 @@ class LegKey(NamedTuple):
     side: PositionSide
 
 
-class Leg(msgspec.Struct, frozen=True):
+class Leg(msgspec.Struct, frozen=True, gc=False):
     """One leg of a position; a new one holds nothing."""
 
     quantity: Decimal = _ZERO
@@ -98,7 +100,7 @@ class Leg(msgspec.Struct, frozen=True):
         closed = min(quantity, self.quantity)
         released = self._cost_of(closed)
         worth = CONTEXT.multiply(closed, price)
-        sold, bought = (worth, released) if side is PositionSide.LONG else (released, worth)
+        sold, bought = (worth, released) if side is _LONG else (released, worth)
         return Leg(
             CONTEXT.subtract(self.quantity, closed),
             CONTEXT.subtract(self.cost_open, released),
@@ -116,7 +118,7 @@ class Leg(msgspec.Struct, frozen=True):
     def unrealized_pnl(self, mark: Decimal, side: PositionSide) -> Decimal:
         """Return the profit of what is held, at a mark price, before fees, in the quote currency."""
         worth = CONTEXT.multiply(self.quantity, mark)
-        if side is PositionSide.LONG:
+        if side is _LONG:
             return CONTEXT.subtract(worth, self.cost_open)
         return CONTEXT.subtract(self.cost_open, worth)
 
@@ -188,7 +190,7 @@ class Positions:
         """Return the long and the short leg of a symbol, each summed over accounts, venues and strategies."""
         legs = self.legs(symbol)
         return (
-            total([leg for key, leg in legs if key.side is PositionSide.LONG]),
+            total([leg for key, leg in legs if key.side is _LONG]),
             total([leg for key, leg in legs if key.side is PositionSide.SHORT]),
         )
 
@@ -221,13 +223,12 @@ def total(legs: Iterable[Leg]) -> Leg:
 
 
 def _sum(one: Leg, other: Leg) -> Leg:
-    add = CONTEXT.add
     return Leg(
-        add(one.quantity, other.quantity),
-        add(one.cost_open, other.cost_open),
-        add(one.realized_pnl, other.realized_pnl),
-        add(one.commission, other.commission),
-        add(one.excess_qty, other.excess_qty),
+        _add(one.quantity, other.quantity),
+        _add(one.cost_open, other.cost_open),
+        _add(one.realized_pnl, other.realized_pnl),
+        _add(one.commission, other.commission),
+        _add(one.excess_qty, other.excess_qty),
     )
 
 

@@ -13,6 +13,7 @@ import msgspec
 from botplatform.core.events import Event, MarketEvent, SignalEvent
 from botplatform.engines.strategy.slot import SavedSlot, Slot
 from botplatform.events.rules import EMPTY
+from botplatform.trading.positions import exact
 
 __all__ = ["MAX_WAITING", "Desk", "SavedDesk"]
 
@@ -95,7 +96,7 @@ class Desk:
         if not self.waiting:
             return None
         market = self.waiting[0][2]
-        return Decimal(str(market.price if market.mark_price is None else market.mark_price))
+        return exact(market.price if market.mark_price is None else market.mark_price)
 
     def save(self) -> SavedDesk:
         """Return the state, for serialising."""

@@ -10,7 +10,7 @@ import msgspec
 
 from botplatform.core.events import ActionIntent, ActionSide, ActionType, Event, OrderEvent, OrderStatus, PositionSide
 from botplatform.strategies.view import LegView, PositionView
-from botplatform.trading.orders import OrderRecord, Orders
+from botplatform.trading.orders import FINISHED, OrderRecord, Orders
 from botplatform.trading.positions import Leg, Positions, total
 
 __all__ = ["Book", "Intent", "Ledger", "SavedLedger"]
@@ -18,9 +18,10 @@ __all__ = ["Book", "Intent", "Ledger", "SavedLedger"]
 ZERO: Final = Decimal(0)
 _LEGS: Final = {ActionSide.LONG: PositionSide.LONG, ActionSide.SHORT: PositionSide.SHORT}
 NOTHING: Final = PositionView()
+_LONG, _SHORT = PositionSide.LONG, PositionSide.SHORT  # looked up once: members of an enum are slow to look up
 
 
-class Intent(msgspec.Struct, frozen=True):
+class Intent(msgspec.Struct, frozen=True, gc=False):
     """One action of a decision that is not an order yet. It counts until execution has answered."""
 
     decision_id: str
@@ -105,9 +106,11 @@ class Ledger:
             return None
         strategy = order.strategy if record is None else record.strategy
         book = self.book(strategy, order.symbol)
-        book.intents.pop((order.decision_id, order.action_index), None)
+        intent = book.intents.pop((order.decision_id, order.action_index), None)
         if applied.fill is not None:
             self._positions.apply(applied.fill)
+        elif intent is None and record is not None and _works_as_before(record, applied.previous):
+            return None
         return (strategy, order.symbol) if self._renew(strategy, order.symbol, book) else None
 
     def drop_unanswered(self, strategy: str, symbol: str, now: Event, after_ns: int) -> list[Intent]:
@@ -131,36 +134,13 @@ class Ledger:
     def _renew(self, strategy: str, symbol: str, book: Book) -> bool:
         """Work the position out anew; tell whether it changed."""
         working = [order for order in self._orders.open(symbol) if order.strategy == strategy]
-        position = PositionView(
-            self._leg(strategy, symbol, PositionSide.LONG, working, book),
-            self._leg(strategy, symbol, PositionSide.SHORT, working, book),
-        )
+        legs = [(key.side, leg) for key, leg in self._positions.legs(symbol) if key.strategy == strategy]
+        intents = book.intents.values()
+        position = PositionView(_leg(_LONG, legs, working, intents), _leg(_SHORT, legs, working, intents))
         if position == book.position:
             return False
         book.position = position
         return True
-
-    def _leg(
-        self, strategy: str, symbol: str, side: PositionSide, working: Iterable[OrderRecord], book: Book
-    ) -> LegView:
-        opening = closing = intended = ZERO
-        for order in working:
-            if order.position_side is side:
-                if order.opens:
-                    opening += order.leaves_qty
-                else:
-                    closing += order.leaves_qty
-        for intent in book.intents.values():
-            if intent.side is side:
-                if intent.opens:
-                    intended += intent.size
-                else:
-                    closing += intent.size
-        return LegView(side, self._filled(strategy, symbol, side), opening, intended, closing)
-
-    def _filled(self, strategy: str, symbol: str, side: PositionSide) -> Leg:
-        legs = [leg for key, leg in self._positions.legs(symbol) if key.side is side and key.strategy == strategy]
-        return legs[0] if len(legs) == 1 else total(legs)
 
     def save(self) -> SavedLedger:
         """Return the state, for serialising."""
@@ -180,3 +160,31 @@ class Ledger:
             self.book(key.strategy, key.symbol)
         for (strategy, symbol), book in self._books.items():
             self._renew(strategy, symbol, book)
+
+
+def _works_as_before(order: OrderRecord, previous: OrderStatus | None) -> bool:
+    """Tell whether a report without a fill left what is working as it was: an acknowledgement, for example."""
+    return previous is not None and (order.status in FINISHED) is (previous in FINISHED)
+
+
+def _leg(
+    side: PositionSide,
+    legs: Iterable[tuple[PositionSide, Leg]],
+    working: Iterable[OrderRecord],
+    intents: Iterable[Intent],
+) -> LegView:
+    """Put together what one leg of a book holds, over all accounts and venues, and what was asked for."""
+    opening = closing = intended = ZERO
+    for order in working:
+        if order.position_side is side:
+            if order.opens:
+                opening += order.leaves_qty
+            else:
+                closing += order.leaves_qty
+    for intent in intents:
+        if intent.side is side:
+            if intent.opens:
+                intended += intent.size
+            else:
+                closing += intent.size
+    return LegView(side, total([leg for its, leg in legs if its is side]), opening, intended, closing)
