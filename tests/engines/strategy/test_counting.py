@@ -143,7 +143,7 @@ def test_an_intent_that_execution_never_answers_is_dropped_with_a_warning() -> N
     bench.tick(at_s=15)
     assert len(bench.decisions) == 1
     made = bench.tick(at_s=15.1)
-    assert [event.type for event in made] == ["system.warning", "strategy.decision", "state.updated"]
+    assert [event.type for event in made] == ["system.warning", "state.updated", "strategy.decision", "state.updated"]
     warning = made[0].payload
     assert isinstance(warning, SystemEvent)
     assert "execution has not answered action 0 of the decision" in warning.message

@@ -7,7 +7,7 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from botplatform.core.events import Event, OrderEvent, PositionSide, StrategyEvent
@@ -132,6 +132,7 @@ def test_legs_are_those_that_the_portfolio_folds_from_the_same_orders(steps: lis
                 assert leg.exposure >= leg.quantity + leg.working_qty
 
 
+@example([("tick", 54, "BTCUSDT"), *[("tick", 50, "BTCUSDT")] * 16])  # an intent that nobody answers is dropped
 @given(STEPS)
 @settings(max_examples=50, deadline=None)
 def test_what_was_published_last_is_what_the_strategy_sees(steps: list[tuple[Any, ...]]) -> None:

@@ -156,7 +156,9 @@ class StrategyEngine:
 
     def _drop_unanswered(self, slot: Slot, desk: Desk, event: Event) -> Iterable[Output]:
         dropped = self._ledger.drop_unanswered(slot.name, desk.symbol, event, self._unanswered_ns)
-        return [_unanswered(intent) for intent in dropped]
+        if not dropped:
+            return ()
+        return [*map(_unanswered, dropped), self._updated(slot.name, desk, event)]
 
     def _stop(self, slot: Slot, desk: Desk, event: Event, error: Exception) -> Iterable[Output]:
         problem = str(error) if isinstance(error, StrategyError) else f"it raised {type(error).__name__}: {error}"
@@ -190,7 +192,10 @@ class StrategyEngine:
         slot, mark = desk.slots[name], desk.mark()
         stopped = f"{desk.symbol}: {slot.stopped_reason}" if slot.stopped_reason else ""
         position = slot.book.position
-        legs = tuple(_published(leg, name, desk.symbol, mark) for leg in (position.long, position.short))
+        legs = (
+            _published(position.long, name, desk.symbol, mark),
+            _published(position.short, name, desk.symbol, mark),
+        )
         payload = StateEvent(
             timestamp_ns=event.timestamp_ns, strategies={name: StrategyState(legs, stopped, slot.decisions)}
         )
@@ -262,15 +267,16 @@ def _unanswered(intent: Intent) -> Emit:
 
 
 def _published(leg: LegView, strategy: str, symbol: str, mark: Decimal | None) -> PositionLeg:
-    unrealized = leg.leg.unrealized_pnl(mark, leg.side) if mark is not None else Decimal(0)
+    filled = leg.leg
+    unrealized = filled.unrealized_pnl(mark, leg.side) if mark is not None else Decimal(0)
     return PositionLeg(
         symbol,
         leg.side,
-        leg.quantity,
-        leg.avg_px_open,
-        leg.realized_pnl,
+        filled.quantity,
+        filled.avg_px_open,
+        filled.realized_pnl,
         unrealized,
-        leg.leg.commission,
+        filled.commission,
         strategy,
         working_qty=leg.working_qty,
         intended_qty=leg.intended_qty,
