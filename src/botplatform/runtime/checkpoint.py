@@ -71,10 +71,13 @@ class BucketCheckpoints:
         raise Fenced(f"the checkpoint of {slot} changes all the time: somebody else owns it")
 
     async def save(self, slot: str, checkpoint: Checkpoint) -> None:
-        """Replace the checkpoint that was claimed or saved last; raise `Fenced` when somebody else did so."""
-        expected = self._revisions.get(slot)
+        """Replace the checkpoint that was claimed or saved last; raise `Fenced` when somebody else did so.
+
+        A server that does not answer is waited for.
+        """
+        expected = self._revisions.get(slot, 0)
         try:
-            self._revisions[slot] = await self._bucket.put(slot, encode(checkpoint), expected=expected)
+            self._revisions[slot] = await self._bucket.replace(slot, encode(checkpoint), expected=expected)
         except StreamError as e:
             raise Fenced(f"the checkpoint of {slot} at {checkpoint.sequence} was refused: {e}") from e
 

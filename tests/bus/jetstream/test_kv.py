@@ -1,10 +1,17 @@
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Awaitable, Callable
+from functools import partial
+from pathlib import Path
+
 import nats
 import pytest
 
 from botplatform.bus.jetstream import Bucket, JetStreamEventBus
-from botplatform.errors import StreamError
+from botplatform.bus.server import EmbeddedServer
+from botplatform.errors import BusError, StreamError
+from botplatform.settings import BusSettings, NatsSettings
 
 
 async def test_a_value_is_replaced_by_whoever_saw_it_last(bus: JetStreamEventBus) -> None:
@@ -57,3 +64,54 @@ async def test_what_another_tool_deleted_is_gone(bus: JetStreamEventBus) -> None
 async def test_a_bucket_that_does_not_exist_says_what_to_run(bus: JetStreamEventBus) -> None:
     with pytest.raises(StreamError, match=r"no bucket nowhere.*run `botplatform setup`"):
         await Bucket(bus.connection, "nowhere").put("key", b"value")
+
+
+class LosesAnswers(Bucket):
+    """Stores, and does not say so, the first time; then `meanwhile` happens."""
+
+    lost = False
+    meanwhile: Callable[[], Awaitable[object]] | None = None
+
+    async def put(self, key: str, value: bytes, *, expected: int | None = None, message_id: str = "") -> int:
+        revision = await super().put(key, value, expected=expected, message_id=message_id)
+        if self.lost:
+            return revision
+        self.lost = True
+        if self.meanwhile is not None:
+            await self.meanwhile()
+        raise BusError("no answer")
+
+
+async def test_a_value_whose_answer_was_lost_counts_once(bus: JetStreamEventBus) -> None:
+    first = await bus.checkpoints.put("strategy", b"one", expected=0)
+    bucket = LosesAnswers(bus.connection, "checkpoints")
+    second = await bucket.replace("strategy", b"two", expected=first)
+    assert await bus.checkpoints.get("strategy") == (b"two", second)
+    assert second == first + 1
+    assert await bucket.replace("strategy", b"three", expected=second) == second + 1
+
+
+async def test_who_claims_a_value_as_it_is_fences_off_the_one_whose_answer_was_lost(bus: JetStreamEventBus) -> None:
+    first = await bus.checkpoints.put("strategy", b"one", expected=0)
+    bucket = LosesAnswers(bus.connection, "checkpoints")
+    bucket.meanwhile = partial(bus.checkpoints.put, "strategy", b"two")
+    with pytest.raises(StreamError, match="changed by somebody else"):
+        await bucket.replace("strategy", b"two", expected=first)
+
+
+async def test_a_checkpoint_waits_for_a_server_that_is_away(tmp_path: Path) -> None:
+    server = EmbeddedServer(tmp_path)
+    await server.start()
+    port = server.port
+    settings = NatsSettings(url=server.url, request_timeout_s=0.3)
+    async with await JetStreamEventBus.connect(settings, BusSettings(), groups={}) as bus:
+        first = await bus.checkpoints.put("strategy", b"one", expected=0)
+        await asyncio.to_thread(server.stop)
+        saving = asyncio.create_task(bus.checkpoints.replace("strategy", b"two", expected=first))
+        await asyncio.sleep(0.8)
+        assert not saving.done()
+        async with EmbeddedServer(tmp_path, port=port):
+            async with asyncio.timeout(20):
+                revision = await saving
+                assert await bus.checkpoints.get("strategy") == (b"two", revision)
+            await bus.close()

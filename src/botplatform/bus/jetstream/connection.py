@@ -156,7 +156,8 @@ class Connection:
                 await self.client.flush(2)
             except (nats.errors.Error, OSError) as e:
                 logger.warning("the last messages to NATS may not have been sent: %s", _reason(e))
-        await self.client.close()
+        with contextlib.suppress(OSError):  # lost at this very moment
+            await self.client.close()
 
     async def api(
         self, operation: str, body: Mapping[str, Any] | None = None, *, timeout_s: float | None = None

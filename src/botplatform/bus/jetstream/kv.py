@@ -6,21 +6,28 @@ import asyncio
 import base64
 import contextlib
 import json
+import logging
 from typing import Final, NamedTuple
 
 import nats.errors
 from nats.aio.msg import Msg
 
 from botplatform.bus.jetstream.connection import ApiError, Connection
-from botplatform.errors import BusError, StreamError
+from botplatform.core.seam import random_id
+from botplatform.errors import BusError, PermissionDenied, StreamError
 
 __all__ = ["Bucket", "Entry"]
 
+MESSAGE_ID: Final = "Nats-Msg-Id"
+RETRY_S: Final = 0.05
+"""First pause before asking again; doubles up to a second."""
 EXPECTED: Final = "Nats-Expected-Last-Subject-Sequence"
 WRONG_SEQUENCE: Final = (10071, 10164)
 END: Final = ("204", "404")
 """How the server says that there are no more, or none at all."""
 MAX_KEYS: Final = 10_000
+
+logger = logging.getLogger(__name__)
 
 
 class Entry(NamedTuple):
@@ -88,17 +95,52 @@ class Bucket:
         except (nats.errors.Error, TimeoutError) as e:
             raise BusError(f"{key} may still be in the bucket {self.name}: no answer") from e
 
-    async def put(self, key: str, value: bytes, *, expected: int | None = None) -> int:
-        """Store a value and return its revision.
+    async def replace(self, key: str, value: bytes, *, expected: int) -> int:
+        """Store a value as `put` does, and ask again for as long as there is no answer.
+
+        What was stored although its answer was lost counts: it is known by an id that only this call has.
+        """
+        message_id, pause, asked = random_id(), RETRY_S, False
+        while True:
+            try:
+                return await self.put(key, value, expected=expected, message_id=message_id)
+            except PermissionDenied:
+                raise
+            except StreamError:
+                stored = await self._stored_as(key, message_id) if asked else None
+                if stored is None:
+                    raise
+                return stored
+            except BusError as e:
+                if self._connection.client.is_closed:
+                    raise
+                logger.warning("%s: asking again", e)
+                asked = True
+                await self._connection.clock.sleep(pause)
+                pause = min(1.0, pause * 2)
+
+    async def _stored_as(self, key: str, message_id: str) -> int | None:
+        """Return the revision of a key when its value was stored under that id."""
+        found = await self._connection.api_or_none(
+            f"STREAM.MSG.GET.KV_{self.name}", {"last_by_subj": f"$KV.{self.name}.{key}"}
+        )
+        if found is None or message_id.encode() not in base64.b64decode(found["message"].get("hdrs", "")):
+            return None
+        return int(found["message"]["seq"])
+
+    async def put(self, key: str, value: bytes, *, expected: int | None = None, message_id: str = "") -> int:
+        """Store a value and return its revision; a `message_id` is stored with it.
 
         `expected` is the revision that it replaces, 0 for none at all; None replaces whatever is there. Raises
         `StreamError` when somebody else was first, or the value is too large, and `BusError` without an answer,
         in which case it may or may not have been stored.
         """
-        headers = None if expected is None else {EXPECTED: str(expected)}
+        headers = {} if expected is None else {EXPECTED: str(expected)}
+        if message_id:
+            headers[MESSAGE_ID] = message_id
         connection = self._connection
         try:
-            answer = await connection.request(f"$KV.{self.name}.{key}", value, headers=headers)
+            answer = await connection.request(f"$KV.{self.name}.{key}", value, headers=headers or None)
         except nats.errors.MaxPayloadError as e:
             raise StreamError(
                 f"the value of {key} in the bucket {self.name} has {len(value)} bytes, the server takes "
