@@ -201,6 +201,13 @@ class _Builder:
         if self.membership is not None:
             lapsed = process.started and not self.membership.valid
             state.problems = ["its sign of life is not renewed: it handles nothing until it is"] if lapsed else []
+            state.problems += [
+                f"{worker.slot} has not compared with the venue yet: it sends no order"
+                for group in self.runners.values()
+                if isinstance(group, GroupWorkers)
+                for worker in group.workers.values()
+                if isinstance(worker, ExchangeWorker) and not worker.reconciler.done
+            ]
         if isinstance(self.connection, JetStreamEventBus):
             state.connected = self.connection.connection.connected.is_set()
             state.publish_in_flight = self.connection.in_flight

@@ -223,7 +223,7 @@ class Reconciler:
             actions = self._actions(theirs, asked_ns)
             await self._tell(actions, told)
             accounts = [action.what for action in actions if isinstance(action, AskAccount)]
-            orders = [action for action in actions if isinstance(action, AskOrder)][:ASKED_AT_ONCE]
+            orders = [action for action in actions if isinstance(action, AskOrder)]
             if not accounts and not orders:
                 if any(isinstance(action, PublishReport | RejectNeverThere) for action in actions):
                     continue  # the legs are compared once that is known
@@ -234,8 +234,11 @@ class Reconciler:
             asked_ns = self._clock.monotonic_ns()
             if accounts:
                 theirs = await self._ask_account(theirs, accounts)
-            found = await asyncio.gather(*(self._ask_order(order, looks) for order in orders))
-            answers = dict(zip((order.order_id for order in orders), found, strict=True))
+            answers = dict[str, Answer]()
+            for first in range(0, len(orders), ASKED_AT_ONCE):
+                some = orders[first : first + ASKED_AT_ONCE]
+                found = await asyncio.gather(*(self._ask_order(order, looks) for order in some))
+                answers |= zip((order.order_id for order in some), found, strict=True)
             theirs = theirs._replace(answers={**theirs.answers, **answers})
         raise ExchangeError(f"{self._exchange.venue} brings something new each time it is asked")
 
