@@ -171,6 +171,11 @@ def answered(decisions: list[str], log: list[Event]) -> bool:
     return set(decisions) <= {each.decision_id for each in of(log, "order.accepted") + of(log, "order.denied")}
 
 
+def recorded(decisions: list[str], log: list[Event]) -> bool:
+    """Tell whether an order, sent or denied, was made of each decision."""
+    return set(decisions) <= {each.decision_id for each in of(log, "order.submitted") + of(log, "order.denied")}
+
+
 def holding(log: list[Event]) -> dict[tuple[str, PositionSide], Decimal]:
     """Fold the log into what is held."""
     orders, positions = Orders(), Positions()
@@ -232,6 +237,35 @@ async def test_eight_symbols_on_eight_partitions_fire_at_once_and_the_limit_hold
     record, _ = await BucketRecords(Bucket(stage.bus.connection, ACCOUNTS), "paper").read()
     assert record.used == 500
     assert doubled(log) == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stage", [("risk.max_account_notional=550",)], indirect=True)
+async def test_the_limit_holds_while_owners_are_killed_and_followed(stage: Stage) -> None:
+    running = [await stage.execution(), await stage.execution()]
+    await stage.trading()
+    filled = 0
+    for number in range(6):
+        asked = await asyncio.gather(*(stage.decide(each, intent(size=1, limit_price="100")) for each in SYMBOLS))
+        await asyncio.sleep(0.05 * number)
+        victim = running.pop(0)
+        victim.send_signal(signal.SIGKILL)
+        await victim.wait()
+        running.append(await stage.execution())
+        await stage.until(partial(recorded, asked))
+        log = await stage.agreed()
+        filled += len(holding(log))
+        assert sum(holding(log).values()) <= 5
+        assert doubled(log) == []
+        for symbol, _ in holding(log):
+            await stage.decide(symbol, intent("close", size=9))
+        await stage.until(lambda log: not still_open(log))
+    log = await stage.agreed()
+    assert filled > 0
+    assert (await stage.venue.audit()).repeated == {}
+    assert [event.payload for event in log if event.type == "system.error"] == []
+    record, _ = await BucketRecords(Bucket(stage.bus.connection, ACCOUNTS), "paper").read()
+    assert record.used == sum(holding(log).values()) * 100
 
 
 async def test_execution_is_killed_the_venue_fills_and_after_a_restart_each_fill_is_there_once(stage: Stage) -> None:
