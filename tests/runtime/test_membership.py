@@ -13,6 +13,7 @@ from botplatform.bus.jetstream.connection import Connection, connect_nats
 from botplatform.bus.jetstream.setup import setup
 from botplatform.bus.server import EmbeddedServer
 from botplatform.core.seam import SystemClock
+from botplatform.errors import BusError
 from botplatform.runtime.membership import Membership, Ownership
 from botplatform.settings import BusSettings, NatsSettings
 
@@ -39,11 +40,15 @@ class Member:
         self.owned: dict[int, int] = {}
         self.told = told
         self.errors: list[Exception] = []
+        self.failing = 0
         self.membership = Membership(
             connection, name, {"signals": PARTITIONS}, lease_s=LEASE_S, failed=self.errors.append
         )
 
     async def acquired(self, ownership: Ownership) -> None:
+        if self.failing:
+            self.failing -= 1
+            raise BusError("the log did not answer")
         self.owned[ownership.partition] = ownership.epoch
         self.told.append(("acquired", self.name, ownership.partition, ownership.epoch))
 
@@ -51,7 +56,7 @@ class Member:
         self.told.append(("released", self.name, partition, self.owned.pop(partition)))
 
     async def lost(self, partition: int) -> None:
-        self.told.append(("lost", self.name, partition, self.owned.pop(partition)))
+        self.told.append(("lost", self.name, partition, self.owned.pop(partition, 0)))
 
     async def join(self) -> None:
         await self.membership.join({"signals": self})
@@ -148,6 +153,14 @@ async def test_one_that_wakes_up_after_its_lease_does_not_believe_that_it_still_
         a.membership._task = asyncio.create_task(a.membership._run())
         await until(divided(a, b))
         assert {entry[2] for entry in a.told if entry[:2] == ("lost", "a")} == had
+
+
+async def test_a_partition_that_could_not_be_begun_is_tried_again(nats: NatsSettings) -> None:
+    async with members(nats, "a") as (a,):
+        a.failing = 5
+        await a.join()
+        await until(divided(a))
+        assert sum(entry[0] == "lost" for entry in a.told) == 5
 
 
 async def test_an_epoch_is_never_given_twice(nats: NatsSettings) -> None:

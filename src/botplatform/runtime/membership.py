@@ -273,7 +273,21 @@ class Membership:
             revision = await self._partitions.put(f"{group}.{partition}", msgspec.json.encode(mine), expected=revision)
             self.failovers += bool(before.member)
             self._owned[group, partition] = (mine.epoch, revision)
-            await self._handlers[group].acquired(Ownership(group, partition, mine.epoch))
+            await self._begin(Ownership(group, partition, mine.epoch), revision)
+
+    async def _begin(self, ownership: Ownership, revision: int) -> None:
+        """Let the group begin; when it cannot, give the partition back, so that it is tried again, here or elsewhere."""
+        group, partition, epoch = ownership
+        try:
+            await self._handlers[group].acquired(ownership)
+        except BaseException:
+            self._owned.pop((group, partition), None)
+            with suppress(Exception):  # what it had begun is of no use
+                await self._handlers[group].lost(partition)
+            with suppress(BusError):
+                value = msgspec.json.encode(_Owner("", epoch))
+                await self._partitions.put(f"{group}.{partition}", value, expected=revision)
+            raise
 
     async def _release(self, group: str, partition: int) -> None:
         epoch, revision = self._owned.get((group, partition), (0, 0))
