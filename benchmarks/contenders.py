@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
 import json
 import os
 import platform
@@ -21,7 +22,7 @@ from botplatform.core.events import Event, MarketEvent
 from botplatform.core.seam import random_id
 
 SYMBOLS = tuple(f"SYM{number:02}USDT" for number in range(40))
-DEFAULT_PEER = Path("/tmp/faststream-venv/bin/python")  # noqa: S108  # made by hand, as the text below says
+DEFAULT_PEER = Path("faststream-venv/bin/python")
 HOW = (
     "FastStream is not there and is skipped: python3.11 -m venv {folder} && "
     "{folder}/bin/pip install 'faststream[nats]', and give --faststream {folder}/bin/python"
@@ -44,7 +45,9 @@ def make_events(count: int) -> list[Event]:
         symbol, at_ns = SYMBOLS[number % len(SYMBOLS)], 1_700_000_000_000_000_000 + number * 1_000_000
         payload = MarketEvent(symbol=symbol, timestamp_ns=at_ns, price=100.0 + number % 7, mark_price=100.5)
         chain = random_id()
-        events.append(Event("market.snapshot", payload, "market_data", 0.0, at_ns, at_ns, chain, "", f"{run}{number}", symbol))
+        events.append(
+            Event("market.snapshot", payload, "market_data", 0.0, at_ns, at_ns, chain, "", f"{run}{number}", symbol)
+        )
     return events
 
 
@@ -78,16 +81,14 @@ class Peer:
 @asynccontextmanager
 async def faststream(python: Path, url: str) -> AsyncIterator[Peer | None]:
     """Start FastStream; None, and a sentence how to get it, where it is not installed."""
-    if not python.exists():
-        print(HOW.format(folder=python.parent.parent), file=sys.stderr)
-        yield None
-        return
     script = Path(__file__).with_name("faststream_peer.py")
-    process = await asyncio.create_subprocess_exec(
-        str(python), str(script), url, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE
-    )
-    assert process.stdout is not None
-    release = (await process.stdout.readline()).decode().strip()
+    release = ""
+    with contextlib.suppress(FileNotFoundError):
+        process = await asyncio.create_subprocess_exec(
+            str(python), str(script), url, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE
+        )
+        assert process.stdout is not None
+        release = (await process.stdout.readline()).decode().strip()
     if not release:
         print(HOW.format(folder=python.parent.parent), file=sys.stderr)
         yield None

@@ -16,12 +16,12 @@ from nats.aio.client import Server
 from nats.aio.msg import Msg
 
 from botplatform.bus.jetstream.credentials import (
-    GuardedClient,
     connect_options,
     explain,
     hopeless,
     without_credentials,
 )
+from botplatform.bus.jetstream.direct import DirectClient
 from botplatform.core.seam import Clock, SystemClock, jitter
 from botplatform.errors import BusError, PermissionDenied, StreamError
 from botplatform.settings import NatsSettings
@@ -58,7 +58,7 @@ class Connection:
     """A connection to NATS and its JetStream API. Made by `connect_nats`; to be closed, or used as a context."""
 
     def __init__(self, settings: NatsSettings, clock: Clock | None = None) -> None:
-        self.client = GuardedClient()
+        self.client = DirectClient()
         self.clock = clock or SystemClock()
         self.connected = asyncio.Event()
         """Set while there is a connection."""

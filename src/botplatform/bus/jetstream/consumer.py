@@ -14,13 +14,13 @@ import logging
 from collections import Counter, deque
 from collections.abc import Callable
 from functools import partial
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import nats.errors
-from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 
 from botplatform.bus.jetstream.connection import Connection
+from botplatform.bus.jetstream.direct import parse_status
 from botplatform.bus.jetstream.lease import LEASE_S, Lease
 from botplatform.bus.jetstream.stored import Arrived, Counters, decode_stored, parse_ack
 from botplatform.core.event_bus import Conflation, Delivery, DeliveryHandler, Right
@@ -44,6 +44,16 @@ SHORTEST_PULL_S: Final = 0.05
 RETRY_S: Final = 0.1
 
 logger = logging.getLogger(__name__)
+
+
+class _Waiting(NamedTuple):
+    """An event that is here and not handled."""
+
+    session: int
+    subject: str
+    reply: str
+    data: bytes
+    arrived: Arrived
 
 
 class GroupConsumer:
@@ -79,7 +89,7 @@ class GroupConsumer:
         self._left_out: dict[str, list[int]] = {}
         self._on_idle = on_idle
         self._on_failed = on_failed
-        self._waiting: deque[tuple[int, Msg, Arrived]] = deque()
+        self._waiting: deque[_Waiting] = deque()
         self._work = asyncio.Event()
         self._session = 0
         self._subscription: Subscription | None = None
@@ -89,7 +99,7 @@ class GroupConsumer:
         self._last_heard_ns = 0
         self._known = False
         self._stale = asyncio.Event()
-        self._to_acknowledge: Msg | None = None
+        self._to_acknowledge = ""
         self._since_ack = 0
         self._stop = asyncio.Event()
         self._busy = False
@@ -104,7 +114,7 @@ class GroupConsumer:
     @property
     def idle(self) -> bool:
         """Tell whether nothing waits, nothing is in hand and all is acknowledged."""
-        return not self._busy and not self._waiting and self._to_acknowledge is None
+        return not self._busy and not self._waiting and not self._to_acknowledge
 
     async def start(self, after: int | None, *, standby: bool) -> None:
         """Begin behind `after`; None: behind what the group acknowledged.
@@ -182,7 +192,7 @@ class GroupConsumer:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         self._waiting.clear()
-        self._to_acknowledge = None
+        self._to_acknowledge = ""
         await self._close_session()
 
     async def _finish(self) -> None:
@@ -203,16 +213,16 @@ class GroupConsumer:
         await self._close_session()
         self._waiting.clear()
         self._ticks.clear()
-        self._to_acknowledge = None
+        self._to_acknowledge = ""
         self._stale.clear()
         self._next, self._outstanding = 1, 0
         client = self._connection.client
         self._inbox = client.new_inbox()
-        self._subscription = await client.subscribe(self._inbox, cb=partial(self._arrived, self._session))
+        self._subscription = await client.listen(self._inbox, partial(self._arrived, self._session))
         body = {"seq": self.handled + 1} if self._known else None
         await self._connection.api(f"CONSUMER.RESET.{self._stream}.{self.group}", body)
         self._last_heard_ns = self._connection.clock.monotonic_ns()
-        await self._pull()
+        self._pull()
 
     async def _close_session(self) -> None:
         subscription, self._subscription = self._subscription, None
@@ -220,49 +230,52 @@ class GroupConsumer:
             with contextlib.suppress(nats.errors.Error):
                 await subscription.unsubscribe()
 
-    async def _pull(self) -> None:
+    def _pull(self) -> None:
         """Ask for more when half of what may be here is handled; never for longer than the group is ours.
 
         A pull that outlives the lease would give events to a process that may not handle them.
         """
         room = BATCH - self._outstanding - len(self._waiting)
+        if room < BATCH // 2 or self._stop.is_set():
+            return
         left_s = self._lease.left_s
-        if room < BATCH // 2 or left_s < SHORTEST_PULL_S or self._stop.is_set():
+        if left_s < SHORTEST_PULL_S:
             return
         self._outstanding += room
         body = {"batch": room, "expires": round(left_s * 1e9)}
         with contextlib.suppress(nats.errors.Error):  # the connection is down: the next session pulls again
-            await self._connection.client.publish(
+            self._connection.client.send(
                 f"$JS.API.CONSUMER.MSG.NEXT.{self._stream}.{self.group}", json.dumps(body).encode(), reply=self._inbox
             )
 
-    async def _arrived(self, session: int, message: Msg) -> None:
+    def _arrived(self, session: int, subject: bytes, reply: bytes, data: bytes, headers: bytes | None) -> None:
         if session != self._session:
             return
         self._last_heard_ns = self._connection.clock.monotonic_ns()
-        arrived = parse_ack(message.reply)
+        answer = reply.decode()
+        arrived = parse_ack(answer)
         if arrived is None:
-            await self._status(message)
+            self._status(headers)
         elif arrived.consumer_sequence != self._next:
             logger.warning("group %s: another process got an event of this group; beginning again", self.group)
             self._renew()
         else:
             self._next += 1
             self._outstanding -= 1
-            self._waiting.append((session, message, arrived))
-            if self._conflation is not None and message.subject.startswith(TICKS):
-                self._ticks[message.subject] += 1
+            waiting = _Waiting(session, subject.decode(), answer, data, arrived)
+            self._waiting.append(waiting)
+            if self._conflation is not None and waiting.subject.startswith(TICKS):
+                self._ticks[waiting.subject] += 1
             self._work.set()
 
-    async def _status(self, message: Msg) -> None:
-        headers = message.headers or {}
-        status, description = headers.get("Status", ""), headers.get("Description", "")
+    def _status(self, headers: bytes | None) -> None:
+        status, description, pending = parse_status(headers)
         if "consumer deleted" in description.lower():
             self._fail(StreamError(f"the consumer of the group {self.group} was deleted: run `botplatform setup`"))
             return
-        self._outstanding = max(0, self._outstanding - int(headers.get("Nats-Pending-Messages", BATCH)))
+        self._outstanding = max(0, self._outstanding - (BATCH if pending is None else pending))
         if status in ("404", "408"):  # a pull has ended, as pulls do
-            await self._pull()
+            self._pull()
         else:
             logger.info("group %s: the server ended a pull (%s %s)", self.group, status, description)
             self._renew()
@@ -280,7 +293,7 @@ class GroupConsumer:
                 await asyncio.wait_for(self._stale.wait(), LOOK_S)
             quiet = clock.monotonic_ns() - self._last_heard_ns > QUIET_S * 1e9
             if not (self._stale.is_set() or quiet):
-                await self._pull()
+                self._pull()
                 continue
             try:
                 await self._connection.connected.wait()
@@ -308,21 +321,22 @@ class GroupConsumer:
             if not self._lease.valid:
                 await self._regain()
                 continue
-            session, message, arrived = self._waiting.popleft()
-            if self._conflation is not None and self._is_overtaken(self._conflation, message.subject, arrived.sequence):
-                self.handled, self._known = arrived.sequence, True
+            waiting = self._waiting.popleft()
+            sequence = waiting.arrived.sequence
+            if self._conflation is not None and self._is_overtaken(self._conflation, waiting.subject, sequence):
+                self.handled, self._known = sequence, True
                 self._counters.conflated += 1
                 continue
             self._busy = True
             try:
-                await self._handle(session, message, arrived)
+                await self._handle(waiting)
             except Exception as e:  # noqa: BLE001  # whatever a handler raises stops its delivery, and is reported
                 await self._acknowledge()
                 self._fail(e)
                 return
             finally:
                 self._busy = False
-            await self._pull()
+            self._pull()
         await self._acknowledge()
 
     def _is_overtaken(self, conflation: Conflation, subject: str, sequence: int) -> bool:
@@ -344,31 +358,32 @@ class GroupConsumer:
         for task in (valid, stop):
             task.cancel()
 
-    async def _handle(self, session: int, message: Msg, arrived: Arrived) -> None:
+    async def _handle(self, waiting: _Waiting) -> None:
+        session, subject, reply, data, arrived = waiting
         if arrived.sequence > self.handled:  # else it was handled before, and only its acknowledgement was lost
-            event = decode_stored(message, self._counters)
+            event = decode_stored(subject, data, self._counters)
             if event is not None:
-                left_out = tuple(self._left_out.pop(message.subject, ()))
+                left_out = tuple(self._left_out.pop(subject, ())) if self._left_out else ()
                 await self._handler(Delivery(event, arrived.sequence, arrived.deliveries > 1, left_out))
             self.handled = arrived.sequence
             self._known = True
         if session != self._session:  # it comes again, with a number that the consumer still knows
             return
-        self._to_acknowledge = message
+        self._to_acknowledge = reply
         self._since_ack += 1
         if self._since_ack >= ACK_EVERY:
             await self._acknowledge()
 
     async def _acknowledge(self) -> None:
-        message, self._to_acknowledge = self._to_acknowledge, None
+        reply, self._to_acknowledge = self._to_acknowledge, ""
         self._since_ack = 0
-        if message is None:
+        if not reply:
             return
         with contextlib.suppress(nats.errors.Error):  # lost with the connection: the next session begins behind it
             if self._stop.is_set():
-                await self._connection.client.request(message.reply, b"+ACK", timeout=self._connection.timeout_s)
+                await self._connection.client.request(reply, b"+ACK", timeout=self._connection.timeout_s)
             else:
-                await self._connection.client.publish(message.reply, b"+ACK")
+                self._connection.client.send(reply, b"+ACK")
 
     def _fail(self, error: Exception) -> None:
         self._stop.set()

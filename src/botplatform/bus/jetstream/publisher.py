@@ -15,7 +15,6 @@ from typing import Final
 
 import msgspec
 import nats.errors
-from nats.aio.msg import Msg
 
 from botplatform.bus.jetstream.connection import ApiError, Connection
 from botplatform.bus.jetstream.limits import Room
@@ -86,7 +85,7 @@ class _Sent:
 
     __slots__ = ("batch", "body", "event", "first_ns", "headers", "id", "place", "sent_ns", "subject", "type")
 
-    def __init__(self, event: Event, body: bytes, headers: dict[str, str], batch: _Batch, partition: int) -> None:
+    def __init__(self, event: Event, body: bytes, headers: str, batch: _Batch, partition: int) -> None:
         self.event = event
         self.id = event.id
         self.type = event.type
@@ -118,6 +117,7 @@ class Publisher:
         self._bytes = 0
         self._number = 0
         self._inbox = ""
+        self._inbox_bytes = 0
         self._may_send = asyncio.Event()
         self._may_send.set()
         self._held = False
@@ -137,7 +137,8 @@ class Publisher:
         """Listen for acknowledgements and watch over them."""
         client = self._connection.client
         self._inbox = client.new_inbox()
-        await client.subscribe(f"{self._inbox}.*", cb=self._answered)
+        await client.listen(f"{self._inbox}.*", self._answered)
+        self._inbox_bytes = len(self._inbox) + 1
         self._connection.on_lost.append(self._hold)
         self._connection.on_back.append(self._recover)
         self._connection.on_closed.append(self.fail)
@@ -188,12 +189,12 @@ class Publisher:
 
     async def _send_all(self, events: Sequence[Event], batch: _Batch) -> None:
         for event in events:
-            sent = _Sent(event, encode(event), self._headers(event), batch, self._partition_of(event.key))
+            sent = _Sent(event, encode(event), self._headers.block(event), batch, self._partition_of(event.key))
             while not self._may_send.is_set():
                 await self._may_send.wait()
             if self._broken is not None:
                 raise self._broken
-            await self._send(sent)
+            self._send(sent)
 
     def _partition_of(self, key: str) -> int:
         found = self._partitions.get(key)
@@ -203,7 +204,7 @@ class Publisher:
             found = self._partitions[key] = partition(key, self._partition_count)
         return found
 
-    async def _send(self, sent: _Sent) -> None:
+    def _send(self, sent: _Sent) -> None:
         self._number += 1
         number = self._number
         self._unacknowledged[number] = sent
@@ -212,15 +213,13 @@ class Publisher:
         sent.batch.waiting += 1
         if len(self._unacknowledged) >= self._window or self._bytes >= WINDOW_BYTES:
             self._may_send.clear()
-        await self._write(number, sent)
+        self._write(number, sent)
 
-    async def _write(self, number: int, sent: _Sent) -> None:
+    def _write(self, number: int, sent: _Sent) -> None:
         sent.sent_ns = self._clock.monotonic_ns()
         sent.first_ns = sent.first_ns or sent.sent_ns
         try:
-            await self._connection.client.publish(
-                sent.subject, sent.body, reply=f"{self._inbox}.{number}", headers=sent.headers
-            )
+            self._connection.client.send_with_headers(sent.subject, f"{self._inbox}.{number}", sent.headers, sent.body)
         except nats.errors.OutboundBufferLimitError:
             self._hold()  # the connection is being lost: sent again when it is back
         except nats.errors.MaxPayloadError:
@@ -229,14 +228,14 @@ class Publisher:
         except nats.errors.Error as e:
             self._refused(number, f"{e or type(e).__name__}: see whether the bus was closed")
 
-    async def _answered(self, message: Msg) -> None:
-        number = int(message.subject.rpartition(".")[2])
+    def _answered(self, subject: bytes, _reply: bytes, data: bytes, _headers: bytes | None) -> None:
+        number = int(subject[self._inbox_bytes :])
         if number not in self._unacknowledged:  # sent twice, and answered twice
             return
-        if not message.data:  # nobody is there to store it: no leader yet, or no such stream
+        if not data:  # nobody is there to store it: no leader yet, or no such stream
             self._recover()
             return
-        answer = _ANSWER.decode(message.data)
+        answer = _ANSWER.decode(data)
         error = answer.error
         if error is None:
             self._stored(number, answer.seq)
@@ -356,7 +355,7 @@ class Publisher:
             if self._again or not self._connection.connected.is_set():
                 return  # lost once more: from the beginning, in order
             if number in self._unacknowledged:
-                await self._write(number, sent)
+                self._write(number, sent)
 
     async def _watch_over(self) -> None:
         """Take an acknowledgement that does not come for a lost connection."""

@@ -50,7 +50,7 @@ async def replay(
             limit = min((_first(other) for other in waiting if other is not first), default=until + 1)
             while first.waiting and _first(first) < limit:
                 sequence, message = first.waiting.popleft()
-                event = decode_stored(message, counters)
+                event = decode_stored(message.subject, message.data, counters)
                 if event is not None:
                     yield Delivery(event, sequence)
     finally:

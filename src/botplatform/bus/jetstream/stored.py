@@ -5,8 +5,6 @@ from __future__ import annotations
 import logging
 from typing import NamedTuple
 
-from nats.aio.msg import Msg
-
 from botplatform.bus.jetstream.subjects import parse_stored
 from botplatform.bus.jetstream.wire import decode
 from botplatform.core.events import Event
@@ -51,14 +49,14 @@ def parse_ack(reply: str) -> Arrived | None:
     return Arrived(int(tokens[at]), int(tokens[at + 1]), int(tokens[at + 2]), int(tokens[at + 4]))
 
 
-def decode_stored(message: Msg, counters: Counters) -> Event | None:
+def decode_stored(subject: str, data: bytes, counters: Counters) -> Event | None:
     """Return the event of a stored message; count, log and skip what is none."""
-    stored = parse_stored(message.subject)
+    stored = parse_stored(subject)
     try:
         if stored is None:
-            raise InvalidEvent(f"the subject {message.subject} is not that of a stored event")
-        return decode(message.data, stored.type)
+            raise InvalidEvent(f"the subject {subject} is not that of a stored event")
+        return decode(data, stored.type)
     except InvalidEvent as e:
         counters.undecodable += 1
-        logger.warning("skipped a message on %s that is not an event: %s", message.subject, e)
+        logger.warning("skipped a message on %s that is not an event: %s", subject, e)
         return None

@@ -10,6 +10,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import lru_cache
 from typing import Final, NamedTuple
 
 from botplatform.core.event_bus import check_pattern, matches
@@ -47,6 +48,7 @@ def partition(key: str, partitions: int) -> int:
     return value % partitions
 
 
+@lru_cache(maxsize=16_384)
 def parse_stored(subject: str) -> Stored | None:
     """Take a stored subject apart; None for any other."""
     parts = subject.split(".")

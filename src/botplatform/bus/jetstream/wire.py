@@ -15,7 +15,8 @@ __all__ = ["Headers", "decode", "encode", "trace_id", "traceparent"]
 MESSAGE_ID: Final = "Nats-Msg-Id"
 TTL: Final = "Nats-TTL"
 FOR_EVER: Final = "never"
-_HEX: Final = re.compile(r"[0-9a-f]{32}")
+_HEX: Final = re.compile(r"(?!0{32})[0-9a-f]{32}")
+_SPAN: Final = re.compile(r"(?!0{16})[0-9a-f]{16}")
 _SHORT_LIVED: Final = ("market.", "signal.", "system.heartbeat")
 """What is kept for `tick_ttl_s` only; all else stays."""
 
@@ -23,8 +24,10 @@ _SHORT_LIVED: Final = ("market.", "signal.", "system.heartbeat")
 @lru_cache(maxsize=4096)
 def trace_id(correlation_id: str) -> str:
     """Return the OpenTelemetry trace id of a chain: the correlation id when that is 32 hex digits, else its hash."""
+    if _HEX.fullmatch(correlation_id):
+        return correlation_id
     plain = correlation_id.replace("-", "").lower()
-    if _HEX.fullmatch(plain) and plain.strip("0"):
+    if _HEX.fullmatch(plain):
         return plain
     return hashlib.sha256(correlation_id.encode()).hexdigest()[:32]
 
@@ -32,7 +35,7 @@ def trace_id(correlation_id: str) -> str:
 def traceparent(event: Event) -> str:
     """Return the W3C header that shows the chain; unsampled, because a sampler elsewhere decides that."""
     span = event.id[:16].lower()
-    if len(span) != 16 or not _HEX.fullmatch(span * 2) or not span.strip("0"):
+    if not _SPAN.fullmatch(span):
         span = hashlib.sha256(event.id.encode()).hexdigest()[:16]
     return f"00-{trace_id(event.correlation_id or event.id)}-{span}-00"
 
@@ -46,10 +49,18 @@ class Headers:
 
     def __call__(self, event: Event) -> dict[str, str]:
         """Return an event's headers: the id that the server drops repetitions by, the chain, and how long it is kept."""
-        kept = self._of_type.get(event.type)
+        return {MESSAGE_ID: event.id, "traceparent": traceparent(event), TTL: self._kept(event.type)}
+
+    def block(self, event: Event) -> str:
+        """Return the same headers as they go over the wire: ASCII, as an event's id is."""
+        kept = self._of_type.get(event.type) or self._kept(event.type)
+        return f"NATS/1.0\r\n{MESSAGE_ID}: {event.id.strip()}\r\ntraceparent: {traceparent(event)}\r\n{TTL}: {kept}\r\n\r\n"
+
+    def _kept(self, event_type: str) -> str:
+        kept = self._of_type.get(event_type)
         if kept is None:
-            kept = self._of_type[event.type] = self._ttl if event.type.startswith(_SHORT_LIVED) else FOR_EVER
-        return {MESSAGE_ID: event.id, "traceparent": traceparent(event), TTL: kept}
+            kept = self._of_type[event_type] = self._ttl if event_type.startswith(_SHORT_LIVED) else FOR_EVER
+        return kept
 
 
 encode = to_wire
