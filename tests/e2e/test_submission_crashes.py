@@ -54,15 +54,31 @@ OPENING = (intent("open", "long", "2"), intent("open", "short", "1"))
 CLOSING = (intent("close", "long", "2"), intent("close", "short", "1"))
 
 
+WAITING = """
+import botplatform.bootstrap.platform, botplatform.cli, botplatform.cli.run, sys
+sys.stdin.readline()
+botplatform.cli.main()
+"""
+"""Begins as `botplatform` does once it is told to: importing takes half a second that the test can use."""
+
+
 class Fate(NamedTuple):
     """What happens in a round."""
 
     kind: str
     """`step`: the victim dies on its way; `join`: while it gets its share; `double`: the other one is killed, and the
     victim dies taking over; `again`: the victim dies, the other one is killed, and who comes next dies as well;
-    `any`: the victim is killed at any moment."""
+    `any`: the victim is killed at any moment; `pause`: it is paused for longer than its lease, and goes on then."""
     point: str = ""
     passing: int = 1
+
+    @property
+    def armed(self) -> tuple[str, ...]:
+        """The crash points of the processes that it starts, in order; empty for those that have none."""
+        if self.kind == "again":
+            return ("submitted.after", self.point, "")
+        here = f"{self.point}:{self.passing}"
+        return {"double": (here, ""), "any": ("",), "pause": (f"{here}:pause",)}.get(self.kind, (here,))
 
 
 _STEPS = [point for point in POINTS if point.partition(".")[0] not in ("claim", "takeover")]
@@ -75,7 +91,9 @@ def fate_of(number: int) -> Fate:
     taking = _TAKING[(place + cycle) % len(_TAKING)]
     if place < len(_STEPS):
         return Fate("step", _STEPS[place], 1 + (cycle + place) % 3)
-    kind = ("join", "double", "join", "double", "again", "again", "any")[place - len(_STEPS)]
+    kind = ("join", "double", "pause", "double", "again", "again", "any")[place - len(_STEPS)]
+    if kind == "pause":
+        return Fate(kind, ("send.before", "gate.after", "report.before", "submitted.after")[cycle % 4], 1 + cycle % 2)
     if kind == "again":
         return Fate(kind, ("send.before", "send.after", "gate.after", "report.before")[(cycle * 2 + place) % 4])
     return Fate(kind, taking, {"join": 1 + cycle % 2, "double": 3 + cycle % 2}.get(kind, 1))
@@ -96,6 +114,18 @@ class Engine(NamedTuple):
     async def died(self) -> None:
         async with asyncio.timeout(PATIENCE_S):
             assert await self.process.wait() == -signal.SIGKILL, self.said.read_text()
+
+    async def paused(self) -> None:
+        stat = Path(f"/proc/{self.process.pid}/stat")
+        async with asyncio.timeout(PATIENCE_S):
+            while stat.read_text().rpartition(")")[2].split()[0] != "T":  # noqa: ASYNC110  # nothing tells
+                await asyncio.sleep(0.01)
+
+    async def go(self) -> Engine:
+        assert self.process.stdin is not None
+        self.process.stdin.write(b"\n")
+        await self.process.stdin.drain()
+        return self
 
     async def ready(self) -> bool:
         """Tell whether it says that it has what it should, and has compared that with the venue."""
@@ -149,9 +179,9 @@ class Theatre:
         self.owners = Bucket(bus.connection, "partitions")
         self.processes: list[asyncio.subprocess.Process] = []
         self.engines: list[Engine] = []
+        self.spares: dict[str, Engine] = {}
         self.market = asyncio.Event()
         self.wanted = 0
-        self.denied: list[str] = []
 
     async def start(self, *command: str, crash_at: str = "", port: int = 0) -> Engine:
         arguments = [part for each in (*self.overrides, f"health.port={port}") for part in ("--set", each)]
@@ -161,18 +191,31 @@ class Theatre:
         said = self.directory / f"{len(self.processes)}-{command[0]}.txt"
         with said.open("wb") as file:
             process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-m", "botplatform.cli", *arguments, *command), stderr=file, env=environment
+                *(sys.executable, "-c", WAITING, *arguments, *command),
+                stdin=asyncio.subprocess.PIPE,
+                stderr=file,
+                env=environment,
             )
         self.processes.append(process)
         return Engine(process, port, said)
 
+    async def prepare(self, *crash_at: str) -> None:
+        """Begin to start processes that will be needed."""
+        for each in crash_at:
+            if each not in self.spares:
+                self.spares[each] = await self._spare(each)
+
     async def execution(self, crash_at: str = "") -> Engine:
+        await self.prepare(crash_at)
+        engine = await self.spares.pop(crash_at).go()
+        self.engines = [each for each in self.engines if each.process.returncode is None] + [engine]
+        return engine
+
+    async def _spare(self, crash_at: str) -> Engine:
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
-        engine = await self.start("run", "--engine", "execution", crash_at=crash_at, port=port)
-        self.engines = [each for each in self.engines if each.process.returncode is None] + [engine]
-        return engine
+        return await self.start("run", "--engine", "execution", crash_at=crash_at, port=port)
 
     async def shared_by(self, *engines: Engine) -> None:
         """Wait until these processes have all partitions between them, and have compared them with the venue."""
@@ -206,7 +249,7 @@ class Theatre:
                 )
                 for symbol in SYMBOLS
             )
-            await asyncio.sleep(0.03)
+            await asyncio.sleep(0.05)
 
     async def decide(self, name: str, symbols: tuple[str, ...], actions: tuple[ActionIntent, ...]) -> dict[str, str]:
         """Let symbols decide at once; return the symbol by the id of each order that has to come of it."""
@@ -244,7 +287,7 @@ async def theatre(directory: Path) -> AsyncIterator[Theatre]:
             f"bus.partitions={COUNT}",
             f"bus.lease_s={LEASE_S}",
             "bus.by_type=false",
-            "bus.checkpoint_every=5",
+            "bus.checkpoint_every=10",
             "exchange.kind=paper_venue",
             "exchange.latency_ms=0",
             "exchange.latency_jitter_ms=0",
@@ -260,7 +303,7 @@ async def theatre(directory: Path) -> AsyncIterator[Theatre]:
             settings.nats, settings.bus, groups=groups(settings), partitioned=PARTITIONED
         ) as bus:
             made = Theatre(bus, settings, overrides, directory)
-            await made.start("venue")
+            await (await made.start("venue")).go()
             await connected(made)
             moving = asyncio.create_task(made.move())
             try:
@@ -287,9 +330,7 @@ async def play(made: Theatre, number: int, survivor: Engine) -> Engine:
     """Play one round; return the process that is left."""
     fate, chance = fate_of(number), seeded("crashes", number)
     actions = CLOSING if made.ledger.held() else OPENING
-    armed = f"{fate.point}:{fate.passing}" if fate.kind in ("step", "join", "double") else ""
-    if fate.kind == "again":
-        armed = "submitted.after"
+    armed = fate.armed[0]
     if fate.kind == "join":
         expected = await made.decide(f"round-{number}", SYMBOLS, actions)
         victim = await made.execution(armed)
@@ -304,6 +345,10 @@ async def play(made: Theatre, number: int, survivor: Engine) -> Engine:
             await asyncio.sleep(chance.random() * 0.1)
             await victim.killed()
         made.market.set()
+    await made.prepare(*fate.armed[1:], *fate_of(number + 1).armed[:1])
+    if fate.kind == "pause":
+        await resumed(made, expected, actions, survivor, victim)
+        return survivor
     await victim.died()
     if fate.kind == "again":
         await survivor.killed()
@@ -311,13 +356,32 @@ async def play(made: Theatre, number: int, survivor: Engine) -> Engine:
     if fate.kind in ("again", "double"):
         survivor = await made.execution()
     made.market.set()
-    await check(made, number, expected, actions)
+    await check(made, expected, actions)
     made.market.clear()
     await made.shared_by(survivor)
     return survivor
 
 
-async def check(made: Theatre, number: int, expected: dict[str, str], actions: tuple[ActionIntent, ...]) -> None:
+async def resumed(
+    made: Theatre,
+    expected: dict[str, str],
+    actions: tuple[ActionIntent, ...],
+    survivor: Engine,
+    victim: Engine,
+) -> None:
+    """The victim goes on after the other one has done its work: what it was about to do must not be done."""
+    await victim.paused()
+    await check(made, expected, actions)
+    victim.process.send_signal(signal.SIGCONT)
+    await made.shared_by(survivor, victim)
+    made.wanted -= len(expected)
+    await check(made, expected, actions)
+    made.market.clear()
+    await victim.killed()
+    await made.shared_by(survivor)
+
+
+async def check(made: Theatre, expected: dict[str, str], actions: tuple[ActionIntent, ...]) -> None:
     """Every action has become exactly one order, at the venue and in the log, and every execution counts once."""
     assert await made.settled(expected) == []
     made.wanted += len(expected)

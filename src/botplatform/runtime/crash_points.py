@@ -1,4 +1,4 @@
-"""Crash points: where a test has a process killed, as by `kill -9`, in the middle of a submission."""
+"""Crash points: where a test has a process killed (`kill -9`) or paused (`kill -STOP`) in the middle of a submission."""
 
 from __future__ import annotations
 
@@ -21,33 +21,36 @@ in the gateway."""
 
 
 class CrashPoints:
-    """Kills the process at the n-th passing of one point; without one, it never does anything."""
+    """Kills or pauses the process at the n-th passing of one point; without one, it never does anything."""
 
-    def __init__(self, point: str = "", passing: int = 1) -> None:
+    def __init__(self, point: str = "", passing: int = 1, how: signal.Signals = signal.SIGKILL) -> None:
         self._point = point
         self._left = passing
+        self._how = how
 
     @classmethod
     def of(cls, environ: Mapping[str, str]) -> CrashPoints:
-        """Read `BOTPLATFORM_CRASH_AT=<point>[:n]`, which counts only where `BOTPLATFORM_CRASH_POINTS` is 1.
+        """Read `BOTPLATFORM_CRASH_AT=<point>[:n[:pause]]`, which counts only where `BOTPLATFORM_CRASH_POINTS` is 1.
 
         Raises `SettingsError` for a point that does not exist.
         """
         value = environ.get(CRASH_VARIABLE, "")
         if not value or environ.get(CRASH_POINTS_VARIABLE) != "1":
             return cls()
-        point, _, passing = value.partition(":")
-        if point not in POINTS or not (passing or "1").isdigit():
-            raise SettingsError(f"{CRASH_VARIABLE} is {value!r}: known are {', '.join(POINTS)}, with :N behind")
-        return cls(point, int(passing or 1))
+        point, passing, how, *more = [*value.split(":"), "", ""][: max(3, value.count(":") + 1)]
+        if point not in POINTS or not (passing or "1").isdigit() or how not in ("", "pause") or more:
+            raise SettingsError(
+                f"{CRASH_VARIABLE} is {value!r}: known are {', '.join(POINTS)}, with :N or :N:pause behind"
+            )
+        return cls(point, int(passing or 1), signal.SIGSTOP if how else signal.SIGKILL)
 
     def reach(self, point: str) -> None:
-        """Pass a point; the last thing that the process does, where it is the one."""
+        """Pass a point; the last thing that the process does, or does for a while, where it is the one."""
         if point != self._point:
             return
         self._left -= 1
         if self._left == 0:
-            os.kill(os.getpid(), signal.SIGKILL)
+            os.kill(os.getpid(), self._how)
 
 
 crash_point: Final = CrashPoints.of(os.environ).reach
