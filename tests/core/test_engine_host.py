@@ -5,7 +5,7 @@ from typing import Any, ClassVar
 
 import pytest
 
-from botplatform.core.engine import Cause, Emit, Engine, EngineHost, Output, SetTimer, SubmitOrder, output_id
+from botplatform.core.engine import CancelOrder, Cause, Emit, Engine, EngineHost, Output, SubmitOrder, output_id
 from botplatform.core.events import Event, OrderEvent, SignalEvent
 from botplatform.errors import UndeclaredEvent
 from botplatform.testing import decision, market, order
@@ -65,11 +65,11 @@ def test_an_output_with_a_cause_belongs_to_the_chain_of_its_cause() -> None:
 
 def test_effects_name_the_event_that_they_follow_from() -> None:
     tick, submitted = market(), order()
-    timer = SetTimer("close", 5)
+    cancel = CancelOrder(payload_of(submitted))
     emit = Emit("order.submitted", submitted.payload, effect=SubmitOrder(payload_of(submitted)))
-    step = EngineHost(Scripted(timer, emit)).process(tick, created_ns=1)
+    step = EngineHost(Scripted(cancel, emit)).process(tick, created_ns=1)
     assert [(pending.effect, pending.cause) for pending in step.effects] == [
-        (timer, tick),
+        (cancel, tick),
         (SubmitOrder(payload_of(submitted)), step.events[0]),
     ]
     assert [event.type for event in step.events] == ["order.submitted"]

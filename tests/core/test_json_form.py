@@ -173,12 +173,6 @@ def test_null_is_absent() -> None:
     assert (event.correlation_id, event.payload.venue) == ("", "")
 
 
-def test_times_of_timers_have_both_forms() -> None:
-    event = read("timer.fired", {"engine": "e", "name": "n", "due": 1.5})
-    assert event.payload.due_ns == 1_500_000_000
-    assert to_dict(event)["payload"]["due_ns"] == "1500000000"
-
-
 GOOD_ACTION = {"type": "open", "side": "long", "size": "1"}
 MARKET = {"symbol": "A", "price": 1}
 

@@ -31,7 +31,6 @@ from botplatform.core.events import (
     StrategyEvent,
     StrategyState,
     SystemEvent,
-    TimerEvent,
     TradingEvent,
     TradingState,
 )
@@ -117,7 +116,6 @@ CASES: list[tuple[str, Payload, str]] = [
         "[high] look (and 3 held back)",
     ),
     ("trading.halted", TradingEvent(TradingState.HALTED, "too fast", "anna"), "HALTED by anna: too fast"),
-    ("timer.fired", TimerEvent("portfolio", "snapshot"), "snapshot of portfolio"),
 ]
 
 

@@ -26,7 +26,6 @@ __all__ = [
     "EngineHost",
     "Output",
     "PendingEffect",
-    "SetTimer",
     "Step",
     "SubmitOrder",
     "output_id",
@@ -52,14 +51,7 @@ class CancelOrder(NamedTuple):
     order: OrderEvent
 
 
-class SetTimer(NamedTuple):
-    """Publish `timer.fired` with this name at a time; a later one of the same name replaces it."""
-
-    name: str
-    due_ns: int
-
-
-Effect: TypeAlias = SubmitOrder | CancelOrder | SetTimer
+Effect: TypeAlias = SubmitOrder | CancelOrder
 
 
 class Emit(Struct, frozen=True, gc=False):

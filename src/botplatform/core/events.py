@@ -44,7 +44,6 @@ from botplatform.events.v1.payloads import (
     StrategyState,
     SystemEvent,
     TimeInForce,
-    TimerEvent,
     TradingEvent,
     TradingState,
 )
@@ -78,7 +77,6 @@ __all__ = [
     "StrategyState",
     "SystemEvent",
     "TimeInForce",
-    "TimerEvent",
     "TradingEvent",
     "TradingState",
     "from_wire",

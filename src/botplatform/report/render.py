@@ -30,7 +30,6 @@ TYPE_STYLES: Final = {
     "notification": "bright_magenta",
     "system": "red",
     "trading": "red",
-    "timer": "dim",
 }
 SIDE_STYLES: Final = {PositionSide.LONG: "green", PositionSide.SHORT: "red"}
 

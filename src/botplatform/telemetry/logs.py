@@ -29,7 +29,7 @@ LEVELS: Final[Mapping[str, int]] = {
 }
 _QUIET: Final = ("asyncio", "nats", "matplotlib", "PIL", "urllib3", "apprise", "requests")
 """Libraries whose records below warning say nothing about the platform, or say too much: addresses, for one."""
-_FREQUENT: Final = ("market.*", "signal.*", "system.heartbeat", "timer.*")
+_FREQUENT: Final = ("market.*", "signal.*", "system.heartbeat")
 _SEVERITIES: Final[Mapping[Severity, int]] = {
     Severity.INFO: logging.INFO,
     Severity.WARNING: logging.WARNING,
@@ -144,7 +144,7 @@ def configure_logging(log: LogSettings, stream: TextIO | None = None) -> logging
 class EventLogger:
     """Writes one record per event: subscribe `handle` to `patterns()`, which has only what is written at `level`.
 
-    `events` are the patterns of the settings; empty turns the records off. Ticks, signals, heartbeats and timers
+    `events` are the patterns of the settings; empty turns the records off. Ticks, signals and heartbeats
     are written at debug; decisions and all that follows at info; warnings and errors at their severity.
     """
 

@@ -24,7 +24,6 @@ from botplatform.core.events import (
     StateEvent,
     StrategyEvent,
     SystemEvent,
-    TimerEvent,
     TradingEvent,
 )
 
@@ -165,10 +164,6 @@ def _trading(payload: TradingEvent) -> str:
     return f"{payload.state}{by}{reason}"
 
 
-def _timer(payload: TimerEvent) -> str:
-    return f"{payload.name} of {payload.engine}"
-
-
 _DETAILS: Final[dict[type, Callable[[Any], str]]] = {
     MarketEvent: _market,
     SignalEvent: _signal,
@@ -178,5 +173,4 @@ _DETAILS: Final[dict[type, Callable[[Any], str]]] = {
     SystemEvent: _system,
     NotificationEvent: _notification,
     TradingEvent: _trading,
-    TimerEvent: _timer,
 }

@@ -18,7 +18,6 @@ from botplatform.core.events import (
     StateEvent,
     StrategyEvent,
     SystemEvent,
-    TimerEvent,
     TradingEvent,
     TradingState,
 )
@@ -151,7 +150,6 @@ class LiveModel:
             SystemEvent: self._system,
             NotificationEvent: self._notification,
             TradingEvent: self._trading,
-            TimerEvent: self._other,
         }
 
     @property
@@ -271,6 +269,3 @@ class LiveModel:
 
     def _trading(self, _event: Event, payload: TradingEvent) -> None:
         self.trading = payload
-
-    def _other(self, _event: Event, _payload: TimerEvent) -> None:
-        """Only counted."""
