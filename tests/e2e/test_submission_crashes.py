@@ -118,7 +118,7 @@ class Engine(NamedTuple):
     async def paused(self) -> None:
         stat = Path(f"/proc/{self.process.pid}/stat")
         async with asyncio.timeout(PATIENCE_S):
-            while stat.read_text().rpartition(")")[2].split()[0] != "T":  # noqa: ASYNC110  # nothing tells
+            while not stopped(stat):  # noqa: ASYNC110  # nothing tells
                 await asyncio.sleep(0.01)
 
     async def go(self) -> Engine:
@@ -137,6 +137,10 @@ class Engine(NamedTuple):
         answer = await reader.readline()
         writer.close()
         return b" 200 " in answer
+
+
+def stopped(stat: Path) -> bool:
+    return stat.read_text().rpartition(")")[2].split()[0] == "T"
 
 
 class Ledger:

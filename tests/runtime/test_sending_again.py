@@ -1,0 +1,287 @@
+"""An owner is killed between the log and the venue: the next one sends what is still to be sent, and only that."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from botplatform.bus.memory import InMemoryLog
+from botplatform.core.events import ActionIntent, Event, OrderEvent, TradingState
+from botplatform.core.plugins import load_path
+from botplatform.core.seam import SystemClock
+from botplatform.engines.execution.engine import ExecutionEngine
+from botplatform.errors import RequestExpired
+from botplatform.exchanges.exchange import OrderRequest
+from botplatform.runtime.checkpoint import MemoryCheckpoints
+from botplatform.runtime.execution_worker import ExchangeWorker
+from botplatform.runtime.last_gate import LastGate
+from botplatform.runtime.logged_bus import LoggedBus
+from botplatform.runtime.trading_state import MemoryTradingState, TradingStateRecord
+from botplatform.settings import ExchangeSettings, ExecutionSettings, RiskSettings
+from botplatform.testing import START_NS, decision, intent, market
+from botplatform.testing import order as order_event
+from botplatform.trading.instruments import Instruments
+
+VENUE = f"{Path(__file__).with_name('network_venue.py')}:NetworkVenue"
+VALIDITY_S = 0.4
+PATIENCE_S = 20.0
+
+
+class Lease:
+    """The right to call the venue, in the hands of the test."""
+
+    def __init__(self, *, held: bool) -> None:
+        self.held = asyncio.Event()
+        if held:
+            self.held.set()
+
+    @property
+    def valid(self) -> bool:
+        return self.held.is_set()
+
+    @property
+    def left_s(self) -> float:
+        return 1.0 if self.valid else 0.0
+
+    async def wait_valid(self) -> None:
+        await self.held.wait()
+
+
+class Trading(MemoryTradingState):
+    """A trading state that does not answer while it hangs: orders wait at the gate."""
+
+    hangs = False
+
+    async def read(self) -> TradingStateRecord:
+        if self.hangs:
+            await asyncio.Event().wait()
+        return await super().read()
+
+
+class Bench:
+    """A log and a venue, before which one execution worker follows another."""
+
+    def __init__(self) -> None:
+        self.settings = ExchangeSettings(kind=VENUE, partial_fill_share=0)
+        self.log = InMemoryLog({"execution": ExecutionEngine.listens})
+        self.bus = LoggedBus(self.log, lambda _: None)
+        self.checkpoints = MemoryCheckpoints()
+        self.trading = Trading()
+        self.venue: Any = load_path(VENUE)(self.settings, Instruments())
+        self.decided = 0
+
+    async def own(self, lease: Lease, *, max_age_s: float = 30.0) -> None:
+        self.worker = ExchangeWorker(
+            lambda: ExecutionEngine(
+                risk=RiskSettings(),
+                execution=ExecutionSettings(),
+                instruments=Instruments(),
+                symbols=("BTCUSDT", "ETHUSDT"),
+                venue="far",
+                account_id="paper",
+            ),
+            self.bus,
+            SystemClock(),
+            self.checkpoints,
+            exchange=self.venue,
+            trading=self.trading,
+            max_decision_age_s=max_age_s,
+            request_timeout_s=5.0,
+            request_validity_s=VALIDITY_S,
+        )
+        self.worker.place(None, lease)
+        self.bus.settle_with(self.worker.gateway)
+        await self.worker.start()
+
+    async def decide(self, *actions: ActionIntent, symbol: str = "BTCUSDT") -> Event:
+        self.decided += 1
+        at_s = (time.time_ns() - START_NS) / 1e9
+        await self.bus.publish(market(symbol, 100.0, at_s=at_s))
+        made = decision(*actions, symbol=symbol, at_s=at_s, id=f"decision-{self.decided}")
+        await self.bus.publish(made)
+        return made
+
+    async def killed_before_sending(self, *orders: ActionIntent) -> None:
+        """Let an owner submit orders in the log, and die before the venue hears of them."""
+        self.trading.hangs = True
+        await self.own(Lease(held=True))
+        await self.reconciled()
+        for each in orders:
+            await self.decide(each)
+        await self.wait_for("order.submitted", len(orders))
+        await self.kill()
+        self.trading.hangs = False
+        assert self.venue.received == []
+
+    async def reconciled(self) -> None:
+        async with asyncio.timeout(PATIENCE_S):
+            await self.worker.reconciler.wait_done()
+
+    async def kill(self) -> None:
+        await self.worker.gateway.exchange.close()
+        for task in list(self.worker.gateway._tasks):
+            task.cancel()
+        await self.log.detach("execution", abandon=True)
+
+    async def wait_for(self, kind: str, times: int = 1) -> list[OrderEvent]:
+        async with asyncio.timeout(PATIENCE_S):
+            while len(self.of(kind)) < times:  # noqa: ASYNC110  # the log has nothing to wait on
+                await asyncio.sleep(0.01)
+        return self.of(kind)
+
+    def of(self, kind: str) -> list[OrderEvent]:
+        found = [each.event.payload for each in self.log._log if each.event.type == kind]
+        return [payload for payload in found if isinstance(payload, OrderEvent)]
+
+    def sent(self) -> list[str]:
+        return [request.client_order_id for request in self.venue.received]
+
+
+@pytest.fixture
+async def bench() -> AsyncIterator[Bench]:
+    made = Bench()
+    yield made
+    await made.worker.abandon()
+    await made.log.close()
+
+
+async def test_the_next_owner_sends_what_was_submitted_and_not_sent_once_nothing_can_arrive_any_more(
+    bench: Bench,
+) -> None:
+    await bench.killed_before_sending(intent(size="1"))
+    began = time.monotonic()
+    await bench.own(Lease(held=True))
+    (filled,) = await bench.wait_for("order.filled")
+    assert time.monotonic() - began >= VALIDITY_S, "a request of the first owner may be on its way until then"
+    (submitted,) = bench.of("order.submitted")
+    assert bench.sent() == [submitted.order_id] == [filled.order_id]
+    assert (filled.strategy, filled.position_side, filled.decision_id) == (
+        submitted.strategy,
+        submitted.position_side,
+        submitted.decision_id,
+    )
+    chain = {each.event.correlation_id for each in bench.log._log if each.event.type.startswith("order.")}
+    assert len(chain) == 1
+    assert bench.of("order.rejected") == bench.of("order.denied") == []
+
+
+async def test_what_was_submitted_first_is_sent_before_what_was_decided_later(bench: Bench) -> None:
+    await bench.killed_before_sending(intent(size="1"), intent(size="2"))
+    await bench.decide(intent(size="3"))
+    await bench.own(Lease(held=True))
+    await bench.wait_for("order.filled", 3)
+    assert [int(request.quantity) for request in bench.venue.received] == [1, 2, 3]
+
+
+async def test_what_got_there_is_found_and_not_sent_again(bench: Bench) -> None:
+    await bench.killed_before_sending(intent(size="1"))
+    (submitted,) = bench.of("order.submitted")
+    bench.venue.behind.submit(
+        OrderRequest(
+            client_order_id=submitted.order_id,
+            symbol=submitted.symbol,
+            side=submitted.side,
+            quantity=submitted.quantity,
+        )
+    )
+    await bench.own(Lease(held=True))
+    await bench.wait_for("order.filled")
+    await bench.bus.wait_settled()
+    assert bench.sent() == []
+    assert len(bench.of("order.filled")) == 1
+
+
+async def test_what_is_too_old_by_then_is_rejected_as_never_there(bench: Bench) -> None:
+    await bench.killed_before_sending(intent(size="1"))
+    await bench.own(Lease(held=True), max_age_s=VALIDITY_S / 2)
+    (rejected,) = await bench.wait_for("order.rejected")
+    assert rejected.reason_code == "NOT_AT_VENUE"
+    assert bench.sent() == []
+
+
+async def test_what_was_submitted_and_not_sent_still_has_to_pass_the_gate(bench: Bench) -> None:
+    await bench.killed_before_sending(intent(size="1"))
+    await bench.trading.write(TradingStateRecord(TradingState.HALTED, "a test"))
+    await bench.own(Lease(held=True))
+    (denied,) = await bench.wait_for("order.denied")
+    assert denied.reason_code == "HALTED"
+    assert bench.sent() == []
+
+
+async def test_what_is_cancelled_before_it_was_sent_is_not_sent(bench: Bench) -> None:
+    await bench.killed_before_sending(intent(size="1"))
+    await bench.own(Lease(held=True))
+    await bench.decide(intent("cancel"))
+    (rejected,) = await bench.wait_for("order.rejected")
+    assert rejected.reason_code == "NOT_AT_VENUE"
+    assert bench.sent() == []
+
+
+async def test_what_waits_at_the_gate_while_the_connection_is_lost_is_sent_afterwards(bench: Bench) -> None:
+    await bench.own(Lease(held=True))
+    await bench.reconciled()
+    bench.venue.delay_s = 0.1
+    for size in ("1", "2"):
+        await bench.decide(intent(size=size))
+    await bench.wait_for("order.submitted", 2)
+    await asyncio.sleep(0.02)  # the first is on its way, the second waits behind it
+    bench.worker.reconciler.connection_changed(in_touch=False)
+    bench.worker.reconciler.connection_changed(in_touch=True)
+    await bench.wait_for("order.filled", 2)
+    assert [int(request.quantity) for request in bench.venue.received] == [1, 2]
+    assert bench.of("order.rejected") == bench.of("order.denied") == []
+
+
+async def test_a_request_is_valid_for_as_long_as_a_successor_waits_and_one_that_came_too_late_is_sent_again(
+    bench: Bench,
+) -> None:
+    await bench.own(Lease(held=True))
+    await bench.reconciled()
+    submit, late = bench.venue.submit, list[int]()
+
+    async def too_late_at_first(request: OrderRequest) -> None:
+        late.append(request.valid_until_ns - time.time_ns())
+        if len(late) < 3:
+            raise RequestExpired("it came too late")
+        await submit(request)
+
+    bench.venue.submit = too_late_at_first
+    await bench.decide(intent(size="1"))
+    await bench.wait_for("order.filled")
+    assert len(late) == 3
+    assert all(-1e9 < left_ns <= VALIDITY_S * 1e9 for left_ns in late)
+    assert bench.worker.gateway.expired == 2
+    assert len(bench.sent()) == 1
+    assert bench.of("order.rejected") == bench.of("order.unknown") == []
+
+
+async def test_a_request_is_as_old_as_the_check_even_when_the_process_is_paused_in_it(bench: Bench) -> None:
+    await bench.own(Lease(held=True))
+    await bench.reconciled()
+
+    class Stopwatch(SystemClock):
+        now = 1_000
+
+        def now_ns(self) -> int:
+            return self.now
+
+    clock = Stopwatch()
+
+    class PausedWhenAsked(Lease):
+        @property
+        def valid(self) -> bool:
+            clock.now += 60_000
+            return True
+
+    gate = bench.worker.gateway._gate._replace(clock=clock, right=lambda: PausedWhenAsked(held=True), room=None)
+    assert isinstance(gate, LastGate)
+    payload = order_event().payload
+    assert isinstance(payload, OrderEvent)
+    refused, checked_ns = await gate.ask(payload, 0, again=True)
+    assert refused is None
+    assert checked_ns == clock.now - 60_000
