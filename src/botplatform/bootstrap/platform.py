@@ -8,6 +8,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from functools import cached_property, partial
 from typing import Final, NamedTuple
 
+from botplatform.bootstrap.condition import refresh
 from botplatform.bootstrap.engines import (
     ENGINES,
     PARTITIONED,
@@ -44,7 +45,7 @@ from botplatform.runtime.dead_letters import DeadLetters, MemoryDeadLetters, Str
 from botplatform.runtime.exchange_choice import build_exchange
 from botplatform.runtime.execution_worker import ExchangeWorker, ExecutionWorker
 from botplatform.runtime.group import GroupWorkers, PartitionWorker
-from botplatform.runtime.health import EngineStatus, HealthState, group_lag
+from botplatform.runtime.health import HealthState, group_lag
 from botplatform.runtime.logged_bus import LoggedBus
 from botplatform.runtime.market_group import MarketDataGroup, Source
 from botplatform.runtime.membership import Membership, Ownership
@@ -181,7 +182,7 @@ class _Builder:
             heartbeat_s=self.settings.monitoring.heartbeat_s,
             jobs=tuple(jobs),
         )
-        health = HealthState(lag=self.lag, refresh=partial(self.refresh, process))
+        health = HealthState(lag=self.lag, refresh=partial(refresh, process, self.membership, self.connection))
         return Platform(process, self.connection, self.trading, self.membership, self.model, health)
 
     async def lag(self) -> int:
@@ -189,28 +190,6 @@ class _Builder:
         if not isinstance(self.connection, JetStreamEventBus):
             return 0
         return await group_lag(self.connection.connection, self.settings.bus.stream, self.engines)
-
-    def refresh(self, process: Process, state: HealthState) -> None:
-        """Bring what is told about this process up to date."""
-        state.started, state.draining, state.failed = process.started, process.draining, process.failure
-        owned = self.membership.owned if self.membership else {name: [0] for name in process.groups}
-        state.engines = [
-            EngineStatus(name, group.events_in, group.events_out, owned=owned.get(name, ()))
-            for name, group in process.groups.items()
-        ]
-        if self.membership is not None:
-            lapsed = process.started and not self.membership.valid
-            state.problems = ["its sign of life is not renewed: it handles nothing until it is"] if lapsed else []
-            state.problems += [
-                f"{worker.slot} has not compared with the venue yet: it sends no order"
-                for group in self.runners.values()
-                if isinstance(group, GroupWorkers)
-                for worker in group.workers.values()
-                if isinstance(worker, ExchangeWorker) and not worker.reconciler.done
-            ]
-        if isinstance(self.connection, JetStreamEventBus):
-            state.connected = self.connection.connection.connected.is_set()
-            state.publish_in_flight = self.connection.in_flight
 
     def model(self) -> LiveModel:
         """Return the live model of the monitoring engine that this process ran last."""

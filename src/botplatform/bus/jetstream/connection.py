@@ -64,6 +64,8 @@ class Connection:
         """Set while there is a connection."""
         self.on_lost: list[Callable[[], None]] = []
         """Called when the connection is lost; it comes back, unless `on_closed` is called."""
+        self.reconnects = 0
+        """How often the connection came back."""
         self.on_back: list[Callable[[], None]] = []
         """Called when the connection is back, maybe to another server."""
         self.on_closed: list[Callable[[BusError], None]] = []
@@ -304,6 +306,7 @@ class Connection:
 
     async def _back(self) -> None:
         logger.warning("reconnected to NATS at %s", self.where)
+        self.reconnects += 1
         self.connected.set()
         if (current := self.client.connected_url) is not None:
             self._lame.discard(current.netloc)
