@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from botplatform.bus.jetstream.bus import JetStreamEventBus
 from botplatform.bus.memory import InMemoryLog
+from botplatform.runtime.execution_worker import ExchangeWorker
 from botplatform.runtime.group import GroupWorkers
 from botplatform.runtime.health import EngineStatus, HealthState
 from botplatform.runtime.membership import Membership
@@ -29,6 +30,12 @@ def refresh(
     if membership is not None:
         lapsed = process.started and not membership.valid
         state.problems = ["its sign of life is not renewed: it handles nothing until it is"] if lapsed else []
+        state.problems += [
+            f"{worker.slot} has not compared with the venue yet: it sends no order"
+            for group in process.groups.values()
+            for worker in _engine_workers(group)
+            if isinstance(worker, ExchangeWorker) and not worker.reconciler.done
+        ]
     if isinstance(bus, JetStreamEventBus):
         state.connected = bus.connection.connected.is_set()
         state.publish_in_flight = bus.in_flight
