@@ -18,7 +18,6 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import nats
-from contenders import DEFAULT_PEER, Peer, describe, faststream, make_events, report
 from nats.aio.client import Client
 from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
 
@@ -27,6 +26,7 @@ from botplatform.bus.server import EmbeddedServer
 from botplatform.core.event_bus import Delivery
 from botplatform.core.events import MarketEvent
 from botplatform.settings import Settings, load_settings
+from contenders import DEFAULT_PEER, Peer, describe, faststream, make_events, report
 
 OURS = "botplatform bus, typed events"
 SUBJECT = "market.snapshot.*.*"

@@ -14,14 +14,28 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from botplatform.bus.jetstream.subjects import published
+from botplatform.bus.jetstream.subjects import partition, published
 from botplatform.bus.jetstream.wire import Headers, encode
 from botplatform.core.events import Event, MarketEvent
 from botplatform.core.seam import random_id
 
-SYMBOLS = tuple(f"SYM{number:02}USDT" for number in range(40))
+PARTITIONS = 16
+"""As many as the log has by default."""
+
+
+def balanced(each: int) -> tuple[str, ...]:
+    """Make as many symbols for every partition."""
+    chosen: dict[int, list[str]] = {number: [] for number in range(PARTITIONS)}
+    for number in range(1000):
+        name = f"SYM{number:03}USDT"
+        if len(mine := chosen[partition(name, PARTITIONS)]) < each:
+            mine.append(name)
+    return tuple(sorted(name for names in chosen.values() for name in names))
+
+
+SYMBOLS = balanced(3)
 DEFAULT_PEER = Path("faststream-venv/bin/python")
 HOW = (
     "FastStream is not there and is skipped: python3.11 -m venv {folder} && "
@@ -38,7 +52,7 @@ class Wire(NamedTuple):
 
 
 def make_events(count: int) -> list[Event]:
-    """Make typed snapshots over 40 symbols with a spread, no book; ids never come again."""
+    """Make typed snapshots over 48 symbols, three in each partition, without a book; ids never come again."""
     run = random_id()
     events = []
     for number in range(count):
@@ -101,12 +115,13 @@ async def faststream(python: Path, url: str) -> AsyncIterator[Peer | None]:
         await process.wait()
 
 
-def describe(server: Any) -> str:
+def describe(server: object) -> str:
     """Describe the machine and the versions."""
+    release = str(server).removeprefix("<nats server v").removesuffix(">")
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     return (
         f"{os.cpu_count()} cores ({platform.machine()}), {memory:.0f} GiB, load {os.getloadavg()[0]:.1f}; Python "
-        f"{platform.python_version()}, nats-py {version('nats-py')}, nats-server {server}, R1, files, loopback"
+        f"{platform.python_version()}, nats-py {version('nats-py')}, nats-server {release}, R1, files, loopback"
     )
 
 

@@ -21,13 +21,13 @@ from functools import partial
 from pathlib import Path
 
 import nats
-from contenders import DEFAULT_PEER, Peer, Wire, describe, faststream, make_events, on_wire, report, write
 from nats.js import JetStreamContext
 
 from botplatform.bus.jetstream.bus import JetStreamEventBus
 from botplatform.bus.server import EmbeddedServer
 from botplatform.core.events import Event
 from botplatform.settings import Settings, load_settings
+from contenders import DEFAULT_PEER, Peer, Wire, describe, faststream, make_events, on_wire, report, write
 
 OURS = "botplatform bus, typed events"
 PENDING = (512, 4000)
