@@ -71,7 +71,8 @@ async def fill(bus: JetStreamEventBus, count: int) -> None:
 
 
 async def rounds(settings: Settings, peer: Peer | None, arguments: argparse.Namespace) -> None:
-    stream, count, found = settings.bus.stream, arguments.events, defaultdict(list)
+    stream, count = settings.bus.stream, int(arguments.events)
+    found: defaultdict[str, list[float]] = defaultdict(list)
     small = count // 2
 
     async def consumer(client: Client, name: str) -> str:
