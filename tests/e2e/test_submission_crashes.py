@@ -152,6 +152,7 @@ class Ledger:
         self.submitted: Counter[str] = Counter()
         self.trades: Counter[tuple[str, str]] = Counter()
         self.ids: Counter[str] = Counter()
+        self.reasons: dict[str, str] = {}
         self._bus = bus
         self._place = 0
 
@@ -161,6 +162,7 @@ class Ledger:
             self._place = delivery.sequence
             assert isinstance(event.payload, OrderEvent)
             self.ids[event.id] += 1
+            self.reasons[event.payload.order_id] = f"{event.source} {event.payload.reason_text}"
             self.submitted[event.payload.order_id] += event.type == "order.submitted"
             if event.payload.trade_id:
                 self.trades[event.payload.symbol, event.payload.trade_id] += 1
@@ -224,15 +226,15 @@ class Theatre:
     async def shared_by(self, *engines: Engine) -> None:
         """Wait until these processes have all partitions between them, and have compared them with the venue."""
         async with asyncio.timeout(PATIENCE_S):
-            while True:
+            times = 0
+            while times < 2:  # what has just been taken is not known to the process itself yet
                 for engine in engines:
                     assert engine.process.returncode is None, engine.said.read_text()
                 entries = await self.owners.entries()
                 owners = [msgspec.json.decode(entry.value)["member"] for entry in entries.values()]
                 mine = [owner for owner in owners if owner]
-                if len(set(mine)) == len(engines) and len(mine) == len(owners) >= COUNT:  # noqa: SIM102  # asked last
-                    if all([await engine.ready() for engine in engines]):
-                        return
+                whole = len(set(mine)) == len(engines) and len(mine) == len(owners) >= COUNT
+                times = times + 1 if whole and all([await engine.ready() for engine in engines]) else 0
                 await asyncio.sleep(0.02)
 
     async def move(self) -> None:
@@ -272,14 +274,19 @@ class Theatre:
 
     async def settled(self, expected: dict[str, str]) -> list[str]:
         """Wait until all orders are done with and both sides hold the same; return those that were denied."""
-        async with asyncio.timeout(PATIENCE_S):
-            while True:
-                await self.ledger.read()
-                found = [self.ledger.orders.get(order_id) for order_id in expected]
-                done = [order for order in found if order is not None and not order.is_open]
-                if len(done) == len(expected) and await self.venue.fetch_positions() == self.ledger.held():
-                    return [order.order_id for order in done if order.status is not OrderStatus.FILLED]
-                await asyncio.sleep(0.02)
+        began = self.clock.monotonic_ns()
+        while True:
+            await self.ledger.read()
+            found = [self.ledger.orders.get(order_id) for order_id in expected]
+            done = [order for order in found if order is not None and not order.is_open]
+            held, reported = self.ledger.held(), await self.venue.fetch_positions()
+            if len(done) == len(expected) and reported == held:
+                missed = [order for order in done if order.status is not OrderStatus.FILLED]
+                return [f"{order.order_id} {order.status}: {self.ledger.reasons[order.order_id]}" for order in missed]
+            if self.clock.monotonic_ns() - began > PATIENCE_S * 1e9:
+                waiting = {key: order and order.status for key, order in zip(expected, found, strict=True)}
+                raise AssertionError(f"waiting for {waiting}, {dict(expected)}; held {held}, at the venue {reported}")
+            await asyncio.sleep(0.02)
 
 
 @asynccontextmanager
