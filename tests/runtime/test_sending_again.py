@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from botplatform.bootstrap.condition import refresh
 from botplatform.bus.memory import InMemoryLog
 from botplatform.core.events import ActionIntent, Event, OrderEvent, TradingState
 from botplatform.core.plugins import load_path
@@ -19,8 +20,11 @@ from botplatform.errors import RequestExpired
 from botplatform.exchanges.exchange import OrderRequest
 from botplatform.runtime.checkpoint import MemoryCheckpoints
 from botplatform.runtime.execution_worker import ExchangeWorker
+from botplatform.runtime.group import GroupWorkers
+from botplatform.runtime.health import HealthState
 from botplatform.runtime.last_gate import LastGate
 from botplatform.runtime.logged_bus import LoggedBus
+from botplatform.runtime.process import Process, Solo
 from botplatform.runtime.trading_state import MemoryTradingState, TradingStateRecord
 from botplatform.settings import ExchangeSettings, ExecutionSettings, RiskSettings
 from botplatform.testing import START_NS, decision, intent, market
@@ -235,6 +239,22 @@ async def test_what_waits_at_the_gate_while_the_connection_is_lost_is_sent_after
     await bench.wait_for("order.filled", 2)
     assert [int(request.quantity) for request in bench.venue.received] == [1, 2]
     assert bench.of("order.rejected") == bench.of("order.denied") == []
+
+
+async def test_a_process_is_not_ready_while_it_compares_with_the_venue(bench: Bench) -> None:
+    await bench.own(Lease(held=True))
+    group = GroupWorkers("execution", SystemClock(), lambda _, __: bench.worker, lambda _: None)
+    group.workers[0] = bench.worker
+    groups = {"execution": group}
+    process = Process(bench.bus, SystemClock(), Solo(), groups, instance="a", heartbeat_s=1)
+    process.started = True
+    await bench.reconciled()
+    state = HealthState()
+    refresh(process, None, bench.log, state)
+    assert state.not_ready() == []
+    bench.worker.reconciler.connection_changed(in_touch=False)
+    refresh(process, None, bench.log, state)
+    assert state.not_ready() == ["execution has not compared with the venue yet: it sends no order"]
 
 
 async def test_a_request_is_valid_for_as_long_as_a_successor_waits_and_one_that_came_too_late_is_sent_again(

@@ -27,15 +27,14 @@ def refresh(
         state.dead_letters += sum(worker.dead_letters for worker in workers)
         sequence = max((worker.sequence for worker in workers), default=None)
         state.engines.append(EngineStatus(name, group.events_in, group.events_out, sequence, owned=owned.get(name, ())))
-    if membership is not None:
-        lapsed = process.started and not membership.valid
-        state.problems = ["its sign of life is not renewed: it handles nothing until it is"] if lapsed else []
-        state.problems += [
-            f"{worker.slot} has not compared with the venue yet: it sends no order"
-            for group in process.groups.values()
-            for worker in _engine_workers(group)
-            if isinstance(worker, ExchangeWorker) and not worker.reconciler.done
-        ]
+    lapsed = membership is not None and process.started and not membership.valid
+    state.problems = ["its sign of life is not renewed: it handles nothing until it is"] if lapsed else []
+    state.problems += [
+        f"{worker.slot} has not compared with the venue yet: it sends no order"
+        for group in process.groups.values()
+        for worker in _engine_workers(group)
+        if isinstance(worker, ExchangeWorker) and not worker.reconciler.done
+    ]
     if isinstance(bus, JetStreamEventBus):
         state.connected = bus.connection.connected.is_set()
         state.publish_in_flight = bus.in_flight
