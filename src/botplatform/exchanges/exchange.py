@@ -57,7 +57,11 @@ class Exchange(Protocol):
         """Close connections; no report comes afterwards."""
 
     async def submit(self, request: OrderRequest) -> None:
-        """Send an order. Returns when the venue has it; what becomes of it comes as reports."""
+        """Send an order. Returns when the venue has it; what becomes of it comes as reports.
+
+        The venue must not take it after its `valid_until_ns`, because a later owner of the symbol may send it again
+        from then on; raise `RequestExpired` when it states that it came too late, and it is sent again from here.
+        """
 
     async def cancel(self, client_order_id: str, symbol: str) -> None:
         """Ask for an order to be cancelled; what becomes of it comes as a report."""
