@@ -71,7 +71,9 @@ def backtest_log(settings: Settings, recording: Path) -> list[Event]:
 async def jetstream_log(settings: Settings, server: EmbeddedServer) -> list[Event]:
     nats = settings.nats.model_copy(update={"url": server.url})
     ready = settings.model_copy(update={"nats": nats})
-    async with await JetStreamEventBus.connect(ready.nats, ready.bus, groups=groups(ready), partitioned=PARTITIONED) as bus:
+    async with await JetStreamEventBus.connect(
+        ready.nats, ready.bus, groups=groups(ready), partitioned=PARTITIONED
+    ) as bus:
         async with open_platform(ready) as platform:
             await asyncio.wait_for(platform.process.run(), 120)
         return [delivery.event async for delivery in bus.replay(["*"])]
