@@ -15,8 +15,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from botplatform.bus.jetstream.connection import connect_nats
+from botplatform.bus.jetstream.advisories import GivenUp, read_given_up
+from botplatform.bus.jetstream.connection import Connection, connect_nats
 from botplatform.bus.jetstream.dead_letters import DeadLetterStream
+from botplatform.bus.jetstream.subjects import parse_stored
 from botplatform.cli.invocation import invocation_of
 from botplatform.core.json_form import to_dict
 from botplatform.core.seam import Clock, SystemClock
@@ -51,11 +53,14 @@ def list_letters(
 
     `quarantined`: the symbol's later events wait, and its orders are denied, until you requeue or discard it.
     `skipped`: the engine has gone on without the event.
+    `given up`: a group that several processes share has failed to handle it as often as it may.
     """
     settings = _with_jetstream(invocation_of(ctx).settings())
-    found = [each for each in asyncio.run(_read(settings)) if everything or each.open]
+    letters, given_up = asyncio.run(_read(settings))
+    found = [summary(each) for each in letters if everything or each.open]
+    found = sorted(found + [given_up_summary(each) for each in given_up], key=lambda told: str(told["time"]))
     if as_json:
-        typer.echo(json.dumps([summary(each) for each in found], ensure_ascii=False))
+        typer.echo(json.dumps(found, ensure_ascii=False))
     elif found:
         _table(found)
     else:
@@ -68,10 +73,10 @@ def show(ctx: typer.Context, letter_id: LetterId, *, as_json: AsJson = False) ->
     settings = _with_jetstream(invocation_of(ctx).settings())
     letter = asyncio.run(_get(settings, letter_id))
     told = {
-        **summary(letter),
+        **(given_up_summary(letter) if isinstance(letter, GivenUp) else summary(letter)),
         "headers": letter.headers,
         "subject": letter.subject,
-        "event_json": to_dict(letter.event),
+        "event_json": {} if letter.event is None else to_dict(letter.event),
     }
     if as_json:
         typer.echo(json.dumps(told, ensure_ascii=False))
@@ -112,7 +117,8 @@ def _decide(ctx: typer.Context, letter_id: str, verdict: Verdict, wait_s: float,
 
 
 async def _decided(settings: Settings, letter_id: str, verdict: Verdict, wait_s: float) -> DeadLetter:
-    async with _letters(settings) as letters:
+    async with _connected(settings) as connection:
+        letters = _of(connection, settings)
         return await decide(letters, letter_id, verdict, SystemClock(), by=getpass.getuser(), wait_s=wait_s)
 
 
@@ -185,44 +191,77 @@ def summary(letter: DeadLetter) -> dict[str, Any]:
     }
 
 
+def given_up_summary(given_up: GivenUp) -> dict[str, Any]:
+    """Return what is to know about an event that a shared group gave up, in the form of `summary`."""
+    event, stored = given_up.event, parse_stored(given_up.subject)
+    return {
+        "id": given_up.id,
+        "state": "given up",
+        "engine": given_up.group,
+        "partition": None if stored is None else stored.partition,
+        "key": "" if stored is None else stored.key,
+        "quarantined": "",
+        "event": "" if stored is None else stored.type,
+        "event_id": "" if event is None else event.id,
+        "sequence": given_up.sequence,
+        "error": given_up.reason or f"delivered {given_up.deliveries} times without an answer",
+        "where": "",
+        "time": given_up.time.astimezone(UTC).isoformat(timespec="milliseconds"),
+        "attempts": given_up.deliveries,
+        "last_error": "",
+        "decided_by": "",
+        "settled_behind": None,
+    }
+
+
 def _time(time_ns: int) -> str:
     return datetime.fromtimestamp(time_ns / 1e9, UTC).isoformat(timespec="milliseconds")
 
 
-def _table(letters: Sequence[DeadLetter]) -> None:
+def _table(letters: Sequence[dict[str, Any]]) -> None:
     table = Table()
     for name in ("id", "state", "time", "key", "event"):
         table.add_column(name, no_wrap=True)
     table.add_column("error", overflow="fold")
-    for letter in letters:
-        told = summary(letter)
+    for told in letters:
         cells = (told[name] for name in ("id", "state", "time", "key", "event", "error"))
         table.add_row(*(Text(str(cell)) for cell in cells))
     Console().print(table)
 
 
-async def _read(settings: Settings) -> list[DeadLetter]:
-    async with _letters(settings) as letters:
-        return await letters.read()
+async def _read(settings: Settings) -> tuple[list[DeadLetter], list[GivenUp]]:
+    async with _connected(settings) as connection:
+        given_up = await read_given_up(connection, settings.bus.stream)
+        return await _of(connection, settings).read(), given_up
 
 
-async def _get(settings: Settings, letter_id: str) -> DeadLetter:
-    async with _letters(settings) as letters:
-        return await _found(letters, letter_id)
+async def _get(settings: Settings, letter_id: str) -> DeadLetter | GivenUp:
+    async with _connected(settings) as connection:
+        for given_up in await read_given_up(connection, settings.bus.stream):
+            if given_up.id == letter_id:
+                return given_up
+        return await _found(_of(connection, settings), letter_id)
 
 
 async def _found(letters: DeadLetters, letter_id: str) -> DeadLetter:
     letter = await letters.get(letter_id)
     if letter is None:
-        raise InvalidEvent(f"there is no dead letter {letter_id}: `botplatform dlq list --all` shows them")
+        raise InvalidEvent(
+            f"there is no dead letter {letter_id} to decide about: `botplatform dlq list --all` shows them; "
+            "what a shared group gave up stays given up"
+        )
     return letter
 
 
+def _of(connection: Connection, settings: Settings) -> DeadLetters:
+    return StreamDeadLetters(DeadLetterStream(connection, settings.bus.stream))
+
+
 @asynccontextmanager
-async def _letters(settings: Settings) -> AsyncIterator[DeadLetters]:
+async def _connected(settings: Settings) -> AsyncIterator[Connection]:
     connection = await connect_nats(settings.nats, name="botplatform-dlq")
     try:
-        yield StreamDeadLetters(DeadLetterStream(connection, settings.bus.stream))
+        yield connection
     finally:
         await connection.close()
 

@@ -26,6 +26,7 @@ from botplatform.bus.jetstream.setup import (
     read_log_id,
     setup,
 )
+from botplatform.bus.jetstream.shared import SharedConsumer
 from botplatform.bus.jetstream.stored import Counters
 from botplatform.bus.jetstream.subjects import BROADCAST, filters
 from botplatform.bus.jetstream.taps import Taps
@@ -78,6 +79,7 @@ class JetStreamEventBus:
         self._publisher = Publisher(connection, settings, self.counters)
         self._taps = Taps(connection, self.counters, self._publish_quietly)
         self._groups: dict[str, GroupConsumer] = {}
+        self._shared: dict[str, SharedConsumer] = {}
         self._progress = asyncio.Event()
         self._failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._log_id = ""
@@ -91,6 +93,7 @@ class JetStreamEventBus:
         *,
         groups: Mapping[str, Iterable[str]] | None = None,
         partitioned: Collection[str] = (),
+        shared: Collection[str] = (),
         name: str = "botplatform",
         clock: Clock | None = None,
     ) -> Self:
@@ -102,7 +105,7 @@ class JetStreamEventBus:
         connection = await connect_nats(nats, name=name, clock=clock)
         try:
             if groups is not None:
-                await setup(connection, bus, groups, partitioned)
+                await setup(connection, bus, groups, partitioned, shared)
             log_id = await read_log_id(connection)
             await check_log(connection, bus)
             made = cls(connection, bus)
@@ -127,16 +130,18 @@ class JetStreamEventBus:
 
     async def close(self) -> None:
         """Finish what is in hand, acknowledge it, and disconnect. Safe to repeat."""
-        for group in list(self._groups):
+        for group in [*self._shared, *self._groups]:
             await self.detach(group)
         await self._taps.stop()
         await self._publisher.stop()
         await self.connection.close()
         self._failed.cancel()
 
-    async def setup(self, groups: Mapping[str, Iterable[str]], partitioned: Collection[str] = ()) -> SetupReport:
+    async def setup(
+        self, groups: Mapping[str, Iterable[str]], partitioned: Collection[str] = (), shared: Collection[str] = ()
+    ) -> SetupReport:
         """Create or update the log and the consumers of `groups`; see `botplatform.bus.jetstream.setup`."""
-        return await setup(self.connection, self._settings, groups, partitioned)
+        return await setup(self.connection, self._settings, groups, partitioned, shared)
 
     @property
     def in_flight(self) -> int:
@@ -191,8 +196,7 @@ class JetStreamEventBus:
         that raises stops the delivery, and `wait_failed` raises what it raised. Raises `StreamError` when the group
         was not set up, or another process holds it for longer than a crash takes.
         """
-        if group in self._groups:
-            raise BusError(f"the group {group} is attached already: detach it first")
+        self._check_free(group)
         consumer = GroupConsumer(
             self.connection,
             self._stream,
@@ -211,12 +215,33 @@ class JetStreamEventBus:
             del self._groups[group]
             raise
 
+    async def share(self, group: str, handler: DeliveryHandler, *, final: tuple[type[Exception], ...] = ()) -> None:
+        """Deliver to a group that other processes share: each event to one of them, in no certain order.
+
+        At least once: for handlers without state that can stand a repetition (`redelivered`). An event is acknowledged
+        when its handler returns. When that raises, the event comes again, to any of the processes, after 0.2 s, 0.4 s
+        and so on; after the fifth delivery, and at once for `InvalidEvent` and the classes in `final`, it is given up,
+        which `botplatform dlq list` shows. Raises `StreamError` when the group was not set up as a shared one.
+        """
+        self._check_free(group)
+        consumer = SharedConsumer(self.connection, self._stream, group, handler, final=final, on_failed=self._fail)
+        self._shared[group] = consumer
+        try:
+            await consumer.start()
+        except BaseException:
+            del self._shared[group]
+            raise
+
+    def _check_free(self, group: str) -> None:
+        if group in self._groups or group in self._shared:
+            raise BusError(f"the group {group} is attached already: detach it first")
+
     async def detach(self, group: str, *, abandon: bool = False) -> None:
         """Finish the delivery in hand, acknowledge it and stop; a group that is not attached is ignored.
 
         `abandon` stops at once and acknowledges nothing: for a group that somebody else has taken over.
         """
-        consumer = self._groups.pop(group, None)
+        consumer = self._groups.pop(group, None) or self._shared.pop(group, None)
         if consumer is not None:
             await (consumer.abandon() if abandon else consumer.stop())
 

@@ -53,12 +53,12 @@ class DeadLetterStream:
     async def original(self, sequence: int) -> Stored | None:
         """Return a message of the log as it is; None when it has expired."""
         found = await self._connection.api_or_none(f"STREAM.MSG.GET.{self._log}", {"seq": sequence})
-        return None if found is None else _stored(found["message"])
+        return None if found is None else parse_message(found["message"])
 
     async def last(self, subject: str) -> Stored | None:
         """Return the newest message of a subject as the leader has it; None when there is none."""
         found = await self._connection.api_or_none(f"STREAM.MSG.GET.{DEAD_LETTERS}", {"last_by_subj": subject})
-        return None if found is None else _stored(found["message"])
+        return None if found is None else parse_message(found["message"])
 
     async def put(self, subject: str, data: bytes, headers: dict[str, str], *, expected: int | None = None) -> bool:
         """Store a message; tell whether it was, which it is not when the newest is another one than `expected`.
@@ -145,7 +145,8 @@ def control(message_id: str, kept: str) -> dict[str, str]:
     return {MESSAGE_ID: message_id, TTL: kept}
 
 
-def _stored(message: dict[str, str]) -> Stored:
+def parse_message(message: dict[str, str]) -> Stored:
+    """Return a message that `STREAM.MSG.GET` answered with."""
     headers = {}
     for line in base64.b64decode(message.get("hdrs", "")).decode(errors="replace").splitlines()[1:]:
         name, found, value = line.partition(":")

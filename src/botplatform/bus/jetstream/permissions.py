@@ -82,6 +82,15 @@ ENGINE: Final = (
 )
 """What every engine needs."""
 
+SHARED: Final = (
+    # {shared} is repeated for the shared groups
+    Need("$JS.API.CONSUMER.INFO.{stream}.{shared}", "how the group is set up"),
+    Need("$JS.API.CONSUMER.MSG.NEXT.{stream}.{shared}", "pulling its share"),
+    Need("$JS.ACK.{stream}.{shared}.>", "answering: handled, again later, never again"),
+    Need("$JS.ACK.*.*.{stream}.{shared}.>", "answering, in the newer form"),
+)
+"""What a process needs for groups that it shares: they are nobody's, so there is no lease and no checkpoint."""
+
 RUNTIME_TYPES: Final = ("system.heartbeat", "system.error", "system.warning", "system.recovery")
 """What the runtime publishes for every engine."""
 
@@ -150,11 +159,12 @@ def engine_permissions(
     publishes: Iterable[str],
     stream: str,
     inbox: str = "",
+    shared: Iterable[str] = (),
 ) -> Permissions:
     """Return what a process with these engines needs.
 
     `groups` and `consumers` are those of its engines, `publishes` the types that they declare, `inbox` the first
-    token of its inbox (default: by the name of the connection).
+    token of its inbox (default: by the name of the connection), `shared` the groups that it shares with others.
     """
     names = tuple(engines)
     types = {*publishes, *RUNTIME_TYPES, *(one for name in names for one in EXTRA_TYPES.get(name, ()))}
@@ -162,10 +172,11 @@ def engine_permissions(
         "type": sorted(one for one in types if f"{one.split('.')[0]}.*" not in types - {one}),
         "group": list(groups),
         "consumer": list(consumers),
+        "shared": list(shared),
         "stream": [stream],
         "inbox": [inbox or f"_INBOX_{connection_name(names)}"],
     }
-    return _expand([*ENGINE, *(need for name in names for need in EXTRA.get(name, ()))], values)
+    return _expand([*ENGINE, *SHARED, *(need for name in names for need in EXTRA.get(name, ()))], values)
 
 
 def role_permissions(role: str, *, stream: str, inbox: str = "") -> Permissions:

@@ -37,6 +37,8 @@ ACCOUNTS: Final = "accounts"
 """Bucket of what each account has at stake, for its limit."""
 DEAD_LETTERS: Final = "DEAD_LETTERS"
 """Stream of events that no engine could handle, and what became of them; one for all logs of a server."""
+ADVISORIES: Final = "ADVISORIES"
+"""Stream of the server's advisories about events that shared groups gave up."""
 META: Final = "meta"
 """Bucket of what is true of the log as a whole."""
 PARTITIONS: Final = "partitions"
@@ -48,6 +50,12 @@ MEMBER_KEPT_S: Final = 60
 BUCKETS: Final = (CHECKPOINTS, TRADING, ACCOUNTS, META, PARTITIONS)
 LOG_ID: Final = "log_id"
 ACK_WAIT_NS: Final = 30 * 10**9
+MAX_DELIVER: Final = 5
+"""Times that an event is delivered to a shared group before that gives it up."""
+GIVEN_UP: Final = ("MAX_DELIVERIES", "MSG_TERMINATED")
+"""Kinds of advisories that are kept."""
+ADVISORIES_KEPT_S: Final = 30 * 24 * 3600
+MAX_ADVISORIES: Final = 10_000
 MAX_ACK_PENDING: Final = 1024
 """Events that a group may have in hand; more than a consumer pulls at once."""
 GROUP_MARK: Final = "botplatform_group"
@@ -84,10 +92,12 @@ async def setup(
     settings: BusSettings,
     groups: Mapping[str, Iterable[str]],
     partitioned: Collection[str] = (),
+    shared: Collection[str] = (),
 ) -> SetupReport:
     """Create or update all that the bus needs; `groups` maps a group to the patterns that it listens to.
 
-    Groups in `partitioned` get one consumer for each partition of the log, `<group>-<partition>`.
+    Groups in `partitioned` get one consumer for each partition of the log, `<group>-<partition>`; those in `shared`
+    get one that any number of processes pull from, for `share`.
     Raises `StreamError` when the log exists with another number of partitions or another id, and when the server
     refuses something: no room for `bus.max_bytes`, for example.
     """
@@ -96,6 +106,8 @@ async def setup(
     if settings.by_type:
         await _stream(connection, _by_type_config(settings), None, steps)
     await _stream(connection, _dead_letters_config(settings), None, steps)
+    if shared:
+        await _stream(connection, _advisories_config(settings), None, steps)
     for bucket in BUCKETS:
         await _stream(connection, _bucket_config(bucket, settings), None, steps)
     await _stream(connection, _leases_config(settings), None, steps)
@@ -103,7 +115,8 @@ async def setup(
     await _stream(connection, members, None, steps)
     consumers = dict(_consumers(groups, partitioned, settings.partitions))
     for name, subjects in consumers.items():
-        await _consumer(connection, settings.stream, name, subjects, steps)
+        config = _consumer_config(name, subjects, shared=name in shared)
+        await _consumer(connection, settings.stream, config, steps)
     known = await list_groups(connection, settings.stream)
     return SetupReport(
         log_id=await _mint_log_id(connection, settings.log_id),
@@ -247,6 +260,22 @@ def _dead_letters_config(settings: BusSettings) -> dict[str, Any]:
     }
 
 
+def _advisories_config(settings: BusSettings) -> dict[str, Any]:
+    return {
+        "name": ADVISORIES,
+        "description": "The server's advisories about events that shared groups gave up.",
+        "subjects": [f"$JS.EVENT.ADVISORY.CONSUMER.{kind}.{settings.stream}.>" for kind in GIVEN_UP],
+        "storage": "file",
+        "num_replicas": settings.replicas,
+        "retention": "limits",
+        "discard": "old",
+        "max_msgs": MAX_ADVISORIES,
+        "max_age": ADVISORIES_KEPT_S * _SECOND_NS,
+        "compression": "s2",
+        "allow_direct": True,
+    }
+
+
 def _bucket_config(bucket: str, settings: BusSettings) -> dict[str, Any]:
     return {
         "name": f"KV_{bucket}",
@@ -296,21 +325,23 @@ def _check_partitions(found: Mapping[str, Any], wanted: int) -> None:
         )
 
 
-async def _consumer(
-    connection: Connection, stream: str, group: str, filter_subjects: tuple[str, ...], steps: _Steps
-) -> None:
-    config = {
+def _consumer_config(group: str, filter_subjects: tuple[str, ...], *, shared: bool) -> dict[str, Any]:
+    return {
         "durable_name": group,
         "name": group,
         "filter_subjects": list(filter_subjects),
         "deliver_policy": "all",
-        "ack_policy": "all",
+        "ack_policy": "explicit" if shared else "all",
         "ack_wait": ACK_WAIT_NS,
-        "max_deliver": -1,
+        "max_deliver": MAX_DELIVER if shared else -1,
         "max_ack_pending": MAX_ACK_PENDING,
         "replay_policy": "instant",
         "metadata": {GROUP_MARK: group},
     }
+
+
+async def _consumer(connection: Connection, stream: str, config: dict[str, Any], steps: _Steps) -> None:
+    group = config["name"]
     found = await connection.api_or_none(f"CONSUMER.INFO.{stream}.{group}")
     if found is not None and _holds(config, _with_filters(found["config"])):
         steps.unchanged.append(f"consumer {group}")
