@@ -30,7 +30,7 @@ __all__ = ["demo"]
 def demo(
     ctx: typer.Context,
     duration: Annotated[
-        float, typer.Option(help="Seconds until it ends by itself; Ctrl-C ends it at any time.")
+        float, typer.Option(min=1.0, max=86_400.0, help="Seconds until it ends by itself; Ctrl-C ends it at any time.")
     ] = 60.0,
     plot: Annotated[
         Path | None, typer.Option(help="Write a picture of prices, trades, equity and drawdown: .png or .svg.")

@@ -220,7 +220,7 @@ class ExchangeGateway:
 
         Only one that an earlier owner did not come to send, whose decision is not too old.
         """
-        fresh = self._clock.now_ns() - record.submitted_ns <= self._max_age_s * 1e9
+        fresh = abs(self._clock.now_ns() - record.submitted_ns) <= self._max_age_s * 1e9
         return fresh and record.status is OrderStatus.SUBMITTED and record.order_id not in self._contexts
 
     async def _send_again(self, record: OrderRecord) -> None:

@@ -23,6 +23,9 @@ def refusal(order: OrderEvent, trading: TradingStateRecord, age_ns: int, max_age
         return Reason.HALTED, f"trading is halted: {trading.reason or 'no reason was given'}"
     if trading.state is TradingState.REDUCING and not order.reduce_only:
         return Reason.REDUCING, f"only orders that cut exposure may pass: {trading.reason or 'no reason was given'}"
+    if age_ns < -max_age_s * 1e9:
+        text = f"the decision is dated {-age_ns / 1e9:.3f} s in the future: set the clocks right"
+        return Reason.STALE_DECISION, f"{text}; execution.max_decision_age_s is {max_age_s:g} s, either way"
     if age_ns > max_age_s * 1e9:
         return (
             Reason.STALE_DECISION,

@@ -156,6 +156,8 @@ class OrderRecord(Struct, kw_only=True, omit_defaults=True):
     """Id of the `order.submitted`; empty while only reports were seen."""
     submitted_ns: int = 0
     """Time of the `order.submitted`, or of the first report where there was none."""
+    last_ns: int = 0
+    """The time of its newest event."""
     sequence: int = 0
     """Its place among all orders, in the order in which they were first seen."""
     reason_code: str = ""
@@ -216,6 +218,8 @@ class Orders(Struct):
     """Order id by venue, symbol and trade id: an execution counts once."""
     count: int = 0
     """Orders ever seen."""
+    forgotten_until_ns: int = 0
+    """The newest event of any order that was forgotten: a fill of an unknown order up to then was counted long ago."""
 
     def get(self, order_id: str) -> OrderRecord | None:
         """Return an order, open or finished; None when it was never seen or is long finished."""
@@ -262,6 +266,8 @@ class Orders(Struct):
     def _create(self, event: Event, report: OrderEvent) -> OrderRecord | None:
         if report.position_side is None or not report.strategy:
             return None
+        if report.trade_id and event.timestamp_ns <= self.forgotten_until_ns:
+            return None
         order = OrderRecord(
             order_id=report.order_id,
             symbol=report.symbol,
@@ -288,6 +294,7 @@ class Orders(Struct):
 
     def _remember(self, order: OrderRecord, event: Event, report: OrderEvent) -> None:
         """Note the report: it happened, whether or not it changes anything."""
+        order.last_ns = max(order.last_ns, event.timestamp_ns)
         order.reports.append(event.id)
         if len(order.reports) > MAX_REPORTS:
             del order.reports[0]
@@ -348,6 +355,7 @@ class Orders(Struct):
 
     def _forget(self, order_id: str) -> None:
         order = self.finished.pop(order_id)
+        self.forgotten_until_ns = max(self.forgotten_until_ns, order.last_ns)
         for trade_id in order.trades:
             del self.trade_orders[f"{order.venue}|{order.symbol}|{trade_id}"]
 

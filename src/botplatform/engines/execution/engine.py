@@ -37,6 +37,8 @@ from botplatform.trading.risk import Denial, RiskContext, check
 __all__ = ["ExecutionEngine"]
 
 ZERO: Final = Decimal(0)
+FOREIGN_FILL: Final = "FOREIGN_FILL"
+"""Code of the error about a fill of an order that the log never had as submitted."""
 KEEP_FINISHED: Final = 300
 """Finished orders that stay resolvable for late fills. The state has to fit into one checkpoint of under 1 MB."""
 KEEP_DECISIONS: Final = 1_000
@@ -269,20 +271,26 @@ class ExecutionEngine:
         if applied.fill is not None:
             self.positions.apply(applied.fill)
         problem = applied.problem
+        if applied.fill is not None and not applied.fill.order.submitted_id and not report.reconciliation:
+            text = (
+                f"{event.type} {report.order_id} is counted, but this log never had its order.submitted: "
+                f"find out who trades on {report.account_id}, and reconcile with {report.venue}"
+            )
+            return [Emit("system.error", self._about(event, report.symbol, FOREIGN_FILL, text, Severity.CRITICAL))]
         if problem is None or problem in SILENT:
             return ()
         was = "not known" if applied.previous is None else applied.previous
         text = f"{event.type} of the order {report.order_id} was {_TOLD[problem]} (it was {was})"
         if problem is Problem.OVERFILL:
             text += f": {report.last_qty} more than the rest of {report.quantity}; reconcile with {report.venue}"
-            return [Emit("system.error", self._about(event, report.symbol, problem, text, Severity.CRITICAL))]
+            return [Emit("system.error", self._about(event, report.symbol, problem.value, text, Severity.CRITICAL))]
         return [self._warning(event, report.symbol, problem, text, _SEVERITY.get(problem, Severity.WARNING))]
 
     def _warning(self, event: Event, symbol: str, problem: Problem, text: str, severity: Severity) -> Output:
-        return Emit("system.warning", self._about(event, symbol, problem, text, severity))
+        return Emit("system.warning", self._about(event, symbol, problem.value, text, severity))
 
-    def _about(self, event: Event, symbol: str, problem: Problem, text: str, severity: Severity) -> SystemEvent:
-        return SystemEvent(self.name, text, severity, code=problem.value, symbol=symbol, event_id=event.id)
+    def _about(self, event: Event, symbol: str, code: str, text: str, severity: Severity) -> SystemEvent:
+        return SystemEvent(self.name, text, severity, code=code, symbol=symbol, event_id=event.id)
 
 
 _TOLD: Final[dict[Problem, str]] = {
