@@ -106,11 +106,11 @@ class DurableWorld:
         while True:
             self._markers += 1
             self._seen.clear()
+            before = await self.bus.last_sequence()
             await self.bus.publish(warning(f"marker-{self._markers}"))
-            end = await self.bus.last_sequence()
             async with asyncio.timeout(PATIENCE_S):
                 await self._seen.wait()
-            if await self.bus.last_sequence() == end:
+            if await self.bus.last_sequence() == before + 1:  # nothing came beside the marker, or behind it
                 return
 
     async def _marker_seen(self, event: Event) -> None:
