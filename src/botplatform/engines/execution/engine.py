@@ -106,7 +106,7 @@ class ExecutionEngine:
         if type(payload) is StrategyEvent:
             return self._decide(event, payload)
         if type(payload) is TradingEvent:
-            self.trading_state, self.trading_reason = payload.state, payload.reason
+            self.trading_state, self.trading_reason = _STATES[event.type], payload.reason
         return ()
 
     def refuse(self, event: Event) -> Sequence[Output]:
@@ -292,6 +292,13 @@ class ExecutionEngine:
     def _about(self, event: Event, symbol: str, code: str, text: str, severity: Severity) -> SystemEvent:
         return SystemEvent(self.name, text, severity, code=code, symbol=symbol, event_id=event.id)
 
+
+_STATES: Final = {
+    "trading.halted": TradingState.HALTED,
+    "trading.reducing": TradingState.REDUCING,
+    "trading.resumed": TradingState.ACTIVE,
+}
+"""What each type means, whatever its payload says: a halt that was made by hand is a halt."""
 
 _TOLD: Final[dict[Problem, str]] = {
     Problem.CONFLICTING_FILL: "refused, because this execution was counted with other numbers, which are kept",
