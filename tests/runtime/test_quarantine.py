@@ -120,7 +120,7 @@ async def start_execution(bus: JetStreamEventBus) -> EngineWorker:
         BucketCheckpoints(bus.checkpoints),
         venue=PaperVenue(ExchangeSettings(latency_ms=0, latency_jitter_ms=0, partial_fill_share=0), Instruments({})),
         trading=MemoryTradingState(),
-        max_decision_age_s=1e9,
+        max_decision_age_s=1e10,
     )
     return await begin(worker, bus)
 

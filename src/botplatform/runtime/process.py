@@ -14,7 +14,7 @@ from botplatform.runtime.membership import Group, Ownership
 
 __all__ = ["GroupRunner", "Job", "Members", "Process", "Solo"]
 
-STOP_WITHIN_S: Final = 10.0
+STOP_WITHIN_S: Final = 25.0
 logger = logging.getLogger(__name__)
 
 Job = Callable[[], Coroutine[Any, Any, None]]
