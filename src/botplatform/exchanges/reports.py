@@ -91,16 +91,9 @@ def denied_event(
     source: str = "execution",
 ) -> Event:
     """Make the `order.denied` of the last gate: the order was recorded as submitted, and never sent."""
-    payload = _payload(
-        order,
-        OrderStatus.DENIED,
-        price=order.price,
-        reason_code=reason.value,
-        reason_text=text,
-        reason_by=ReasonBy.RISK,
-    )
-    made = derive_id(order.venue, order.account_id, order.symbol, order.order_id, OrderStatus.DENIED)
-    return Event("order.denied", payload, source, 0.0, timestamp_ns, created_ns, cause.correlation_id, cause.id, made)
+    why = {"reason_code": reason.value, "reason_text": text, "reason_by": ReasonBy.RISK}
+    payload = _payload(order, OrderStatus.DENIED, price=order.price, **why)
+    return _ours("order.denied", payload, cause, source, (timestamp_ns, created_ns))
 
 
 def unknown_event(
@@ -114,16 +107,16 @@ def unknown_event(
     source: str = "execution",
 ) -> Event:
     """Make the `order.unknown` of an order that was sent and not answered: its exposure stays reserved."""
-    payload = _payload(
-        order,
-        OrderStatus.UNKNOWN,
-        price=order.price,
-        reason_code=reason.value,
-        reason_text=text,
-        reason_by=ReasonBy.TIMEOUT,
-    )
-    made = derive_id(order.venue, order.account_id, order.symbol, order.order_id, OrderStatus.UNKNOWN)
-    return Event("order.unknown", payload, source, 0.0, timestamp_ns, created_ns, cause.correlation_id, cause.id, made)
+    why = {"reason_code": reason.value, "reason_text": text, "reason_by": ReasonBy.TIMEOUT}
+    payload = _payload(order, OrderStatus.UNKNOWN, price=order.price, **why)
+    return _ours("order.unknown", payload, cause, source, (timestamp_ns, created_ns))
+
+
+def _ours(kind: str, payload: OrderEvent, cause: Cause, source: str, times: tuple[int, int]) -> Event:
+    """Make an event that we say ourselves: at most one of its kind for each order. `times`: happened, made."""
+    timestamp_ns, created_ns = times
+    made = derive_id(payload.venue, payload.account_id, payload.symbol, payload.order_id, payload.status)
+    return Event(kind, payload, source, 0.0, timestamp_ns, created_ns, cause.correlation_id, cause.id, made)
 
 
 def _payload(order: OrderRecord | OrderEvent, status: OrderStatus, **fields: Any) -> OrderEvent:
