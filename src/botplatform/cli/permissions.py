@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from typing import Annotated
 
 import typer
@@ -56,8 +57,12 @@ def permissions(
     typer.echo(render(users))
 
 
-def permissions_of(name: str, settings: Settings) -> Permissions:
-    """Return the permissions of an engine, a role, or all engines together; raise `SettingsError` for others."""
+def permissions_of(name: str, settings: Settings, partitions: Iterable[int | str] | None = None) -> Permissions:
+    """Return the permissions of an engine, a role, or all engines together; raise `SettingsError` for others.
+
+    `partitions` are the numbers of the log's partitions, or what stands for them; by default those of the settings.
+    """
+    numbers = range(settings.bus.partitions) if partitions is None else tuple(partitions)
     inbox = settings.nats.inbox_prefix
     if name in ROLES:
         return role_permissions(name, stream=settings.bus.stream, inbox=inbox)
@@ -70,17 +75,17 @@ def permissions_of(name: str, settings: Settings) -> Permissions:
     return engine_permissions(
         engines,
         groups=owned,
-        consumers=[one for group in owned if group in listening for one in _consumers(group, settings)],
+        consumers=[one for group in owned if group in listening for one in _consumers(group, numbers)],
         publishes=[one for each in engines for one in _publishes(each, settings)],
         stream=settings.bus.stream,
         inbox=inbox,
     )
 
 
-def _consumers(group: str, settings: Settings) -> list[str]:
+def _consumers(group: str, partitions: Iterable[int | str]) -> list[str]:
     if group not in PARTITIONED:
         return [group]
-    return [partition_consumer(group, number) for number in range(settings.bus.partitions)]
+    return [partition_consumer(group, number) for number in partitions]
 
 
 def _publishes(name: str, settings: Settings) -> tuple[str, ...]:

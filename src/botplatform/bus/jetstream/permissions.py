@@ -17,6 +17,7 @@ from botplatform.core.events import CATALOGUE
 __all__ = [
     "ENGINE",
     "EXTRA_TYPES",
+    "PROBE_SYMBOL",
     "ROLES",
     "RUNTIME_TYPES",
     "Need",
@@ -30,6 +31,8 @@ __all__ = [
 
 SHARED_NAME: Final = "botplatform"
 """Name of the connection of a process that runs several engines."""
+PROBE_SYMBOL: Final = "BOTPLATFORM-PROBE"
+"""What `botplatform probe` publishes for; no venue has it, and no settings should."""
 
 
 class Need(NamedTuple):
@@ -134,6 +137,17 @@ ROLES: Final[Mapping[str, tuple[Need, ...]]] = {
         Need("venue.*.*.reports.*", "reports", subscribe="venue.*.*.*"),
         Need("$JS.API.INFO", "whether there is a JetStream"),
         Need("", "the market", subscribe="market.snapshot"),
+        Need("", "answers", subscribe="{inbox}.>"),
+    ),
+    "probe": (
+        Need(f"evt.market.snapshot.{PROBE_SYMBOL}", "a tick of a symbol that nobody trades"),
+        Need(f"evt.strategy.decision.{PROBE_SYMBOL}", "a decision that has to be denied"),
+        Need("$JS.API.INFO", "whether there is a JetStream"),
+        Need("$JS.API.STREAM.INFO.{stream}", "where the log ends"),
+        Need("$JS.API.DIRECT.GET.{stream}", "reading what came of it"),
+        Need("$JS.API.STREAM.MSG.GET.{stream}", "whether what a follower gave is all"),
+        Need("$JS.API.STREAM.MSG.GET.KV_meta", "the id of the log"),
+        Need("$JS.API.CONSUMER.LIST.{stream}", "whether every group has handled it"),
         Need("", "answers", subscribe="{inbox}.>"),
     ),
     "tap": tuple(

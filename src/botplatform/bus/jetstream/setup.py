@@ -138,7 +138,7 @@ def _consumers(
             yield partition_consumer(group, partition), filters(patterns, partition)
 
 
-def partition_consumer(group: str, partition: int) -> str:
+def partition_consumer(group: str, partition: int | str) -> str:
     """Return the name of a partitioned group's consumer."""
     return f"{group}-{partition}"
 
