@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import re
-from functools import lru_cache
 from typing import Final
 
 from botplatform.core.events import Event, from_wire, to_wire
+from botplatform.core.trace_id import trace_id
 from botplatform.errors import InvalidEvent
 
 __all__ = ["Headers", "decode", "encode", "trace_id", "traceparent"]
@@ -15,21 +15,9 @@ __all__ = ["Headers", "decode", "encode", "trace_id", "traceparent"]
 MESSAGE_ID: Final = "Nats-Msg-Id"
 TTL: Final = "Nats-TTL"
 FOR_EVER: Final = "never"
-_HEX: Final = re.compile(r"(?!0{32})[0-9a-f]{32}")
 _SPAN: Final = re.compile(r"(?!0{16})[0-9a-f]{16}")
 _SHORT_LIVED: Final = ("market.", "signal.", "system.heartbeat")
 """What is kept for `tick_ttl_s` only; all else stays."""
-
-
-@lru_cache(maxsize=4096)
-def trace_id(correlation_id: str) -> str:
-    """Return the OpenTelemetry trace id of a chain: the correlation id when that is 32 hex digits, else its hash."""
-    if _HEX.fullmatch(correlation_id):
-        return correlation_id
-    plain = correlation_id.replace("-", "").lower()
-    if _HEX.fullmatch(plain):
-        return plain
-    return hashlib.sha256(correlation_id.encode()).hexdigest()[:32]
 
 
 def traceparent(event: Event) -> str:

@@ -1,0 +1,30 @@
+"""The trace id of a chain: what OpenTelemetry, the `traceparent` header and the event store know it by."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from functools import lru_cache
+from typing import Final
+
+__all__ = ["as_trace_id", "trace_id"]
+
+_HEX: Final = re.compile(r"(?!0{32})[0-9a-f]{32}")
+
+
+@lru_cache(maxsize=4096)
+def trace_id(correlation_id: str) -> str:
+    """Return the OpenTelemetry trace id of a chain: the correlation id when that is 32 hex digits, else its hash.
+
+    Dashes and capitals do not count: a UUID is its own trace id. An event without a correlation id is a chain of its
+    own, under its `id`.
+    """
+    return as_trace_id(correlation_id) or hashlib.sha256(correlation_id.encode()).hexdigest()[:32]
+
+
+def as_trace_id(text: str) -> str:
+    """Return what a text is as a trace id, where it is one: 32 hex digits, lower case, not all zero; else nothing."""
+    if _HEX.fullmatch(text):
+        return text
+    plain = text.replace("-", "").lower()
+    return plain if _HEX.fullmatch(plain) else ""
