@@ -7,9 +7,10 @@ import re
 from functools import lru_cache
 from typing import Final
 
-__all__ = ["as_trace_id", "trace_id"]
+__all__ = ["as_trace_id", "span_id", "trace_id"]
 
 _HEX: Final = re.compile(r"(?!0{32})[0-9a-f]{32}")
+_SPAN: Final = re.compile(r"(?!0{16})[0-9a-f]{16}")
 
 
 @lru_cache(maxsize=4096)
@@ -28,3 +29,9 @@ def as_trace_id(text: str) -> str:
         return text
     plain = text.replace("-", "").lower()
     return plain if _HEX.fullmatch(plain) else ""
+
+
+def span_id(event_id: str) -> str:
+    """Return the id of the span that publishes an event: the first 16 hex digits of its id, else those of its hash."""
+    span = event_id[:16].lower()
+    return span if _SPAN.fullmatch(span) else hashlib.sha256(event_id.encode()).hexdigest()[:16]

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
-import re
 from typing import Final
 
 from botplatform.core.events import Event, from_wire, to_wire
-from botplatform.core.trace_id import trace_id
+from botplatform.core.trace_id import span_id, trace_id
 from botplatform.errors import InvalidEvent
 
 __all__ = ["Headers", "decode", "encode", "trace_id", "traceparent"]
@@ -15,17 +13,13 @@ __all__ = ["Headers", "decode", "encode", "trace_id", "traceparent"]
 MESSAGE_ID: Final = "Nats-Msg-Id"
 TTL: Final = "Nats-TTL"
 FOR_EVER: Final = "never"
-_SPAN: Final = re.compile(r"(?!0{16})[0-9a-f]{16}")
 _SHORT_LIVED: Final = ("market.", "signal.", "system.heartbeat")
 """What is kept for `tick_ttl_s` only; all else stays."""
 
 
 def traceparent(event: Event) -> str:
     """Return the W3C header that shows the chain; unsampled, because a sampler elsewhere decides that."""
-    span = event.id[:16].lower()
-    if not _SPAN.fullmatch(span):
-        span = hashlib.sha256(event.id.encode()).hexdigest()[:16]
-    return f"00-{trace_id(event.correlation_id or event.id)}-{span}-00"
+    return f"00-{trace_id(event.correlation_id or event.id)}-{span_id(event.id)}-00"
 
 
 class Headers:
