@@ -22,6 +22,7 @@ from botplatform.core.event_bus import (
     matches,
 )
 from botplatform.core.events import Event
+from botplatform.core.tasks import end
 from botplatform.errors import BusError
 
 __all__ = ["InMemoryLog"]
@@ -160,8 +161,7 @@ class InMemoryLog:
         if found is not None and found.task is not None:
             if not found.task.done() and not abandon:
                 await found.waiting.join()
-            found.task.cancel()
-            await asyncio.gather(found.task, return_exceptions=True)
+            await end(found.task)
             del self._groups[group]
             await self._made_room()
 

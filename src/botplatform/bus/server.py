@@ -262,7 +262,8 @@ class EmbeddedServer:
         except OSError:
             return False
         try:
-            line = await asyncio.wait_for(reader.readline(), self._start_timeout_s)
+            async with asyncio.timeout(self._start_timeout_s):
+                line = await reader.readline()
         finally:
             writer.close()
             with contextlib.suppress(OSError):

@@ -19,6 +19,7 @@ from botplatform.cli.invocation import invocation_of
 from botplatform.cli.run import embedded, run_loop, run_until_signal
 from botplatform.cli.view import LiveView, ViewContext
 from botplatform.core.seam import SystemClock
+from botplatform.core.tasks import end
 from botplatform.report.model import build_report
 from botplatform.report.render import print_report
 from botplatform.settings import Settings
@@ -90,6 +91,5 @@ async def _watch(platform: Platform, settings: Settings, duration: float, asked:
             await run_until_signal(platform.process)
         finally:
             timer.cancel()
-            drawing.cancel()
-            await asyncio.gather(drawing, return_exceptions=True)
+            await end(drawing)
     return (clock.monotonic_ns() - began_ns) / 1e9

@@ -23,6 +23,7 @@ from botplatform.bus.server import EmbeddedServer
 from botplatform.cli.invocation import invocation_of
 from botplatform.core.events import TradingState
 from botplatform.core.seam import SystemClock
+from botplatform.core.tasks import end
 from botplatform.errors import SettingsError
 from botplatform.runtime.health import serve_health
 from botplatform.runtime.operator import change_trading_state
@@ -154,8 +155,7 @@ async def looked_after(connection: Connection, settings: Settings) -> AsyncItera
     try:
         yield
     finally:
-        cleaning.cancel()
-        await asyncio.gather(cleaning, return_exceptions=True)
+        await end(cleaning)
 
 
 @asynccontextmanager

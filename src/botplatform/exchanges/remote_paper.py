@@ -16,6 +16,7 @@ from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 
 from botplatform.core.events import PositionSide
+from botplatform.core.tasks import end
 from botplatform.errors import BusError, ExchangeError, InvalidEvent, OutcomeUnknown
 from botplatform.exchanges.exchange import ExchangeReport, OrderRequest, ReportHandler
 from botplatform.exchanges.venue_service.link import Dial, NatsLink
@@ -136,9 +137,7 @@ class RemotePaperExchange:
         """Close the connection; no report comes afterwards. Safe to repeat."""
         self._on_report = None
         task, self._catching_up = self._catching_up, None
-        if task is not None:
-            task.cancel()
-            await asyncio.wait([task])
+        await end(task)
         link, self._link = self._link, None
         if link is not None:
             with suppress(OSError):  # it was lost already

@@ -11,6 +11,7 @@ from typing import Final, Protocol
 from botplatform.bus.jetstream.kv import Bucket
 from botplatform.core.events import OrderEvent, PositionSide
 from botplatform.core.seam import Clock, jitter
+from botplatform.core.tasks import end
 from botplatform.errors import BusError, StateError, StreamError
 from botplatform.events.rules import as_token
 from botplatform.trading.account_limit import (
@@ -150,9 +151,7 @@ class AccountLedger:
 
     async def close(self) -> None:
         """Stop trying; what is not written is worked out by the next owner."""
-        if self._retrying is not None:
-            self._retrying.cancel()
-            await asyncio.gather(self._retrying, return_exceptions=True)
+        await end(self._retrying)
 
     async def _retry(self) -> None:
         while self._unsaid:

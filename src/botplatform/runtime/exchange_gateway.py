@@ -18,6 +18,7 @@ from botplatform.core.engine import CancelOrder, Cause, PendingEffect, SubmitOrd
 from botplatform.core.event_bus import Right
 from botplatform.core.events import Event, OrderEvent, OrderStatus
 from botplatform.core.seam import Clock
+from botplatform.core.tasks import end
 from botplatform.errors import DuplicateOrder, ExchangeError, OutcomeUnknown, RequestExpired
 from botplatform.exchanges.exchange import Exchange, ExchangeReport, Reconnects
 from botplatform.exchanges.reports import denied_event, report_to_event, unknown_event
@@ -143,9 +144,7 @@ class ExchangeGateway:
     async def abandon(self) -> None:
         """Send nothing more and close the connection, at once: somebody else stands before the venue now."""
         self._stopping = True
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await end(*self._tasks)
         self._failed.cancel()
         self._under_way = 0
         self._quiet.set()

@@ -15,6 +15,7 @@ from typing import Final, NamedTuple
 
 import h11
 
+from botplatform.core.tasks import end
 from botplatform.errors import SettingsError
 
 __all__ = ["Handler", "Request", "Response", "serve_http"]
@@ -81,9 +82,7 @@ async def serve_http(host: str, port: int, handler: Handler) -> AsyncIterator[in
         yield int(server.sockets[0].getsockname()[1])
     finally:
         server.close()
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await end(*tasks)
         await server.wait_closed()
 
 
@@ -122,7 +121,8 @@ class _Conversation:
         finally:
             with suppress(OSError, TimeoutError):
                 self._writer.close()
-                await asyncio.wait_for(self._writer.wait_closed(), 1)
+                async with asyncio.timeout(1):
+                    await self._writer.wait_closed()
 
     async def _next_request(self) -> h11.Request | None:
         """Read one request with its body; None at the end of the connection."""
@@ -133,7 +133,8 @@ class _Conversation:
             if event is h11.NEED_DATA:
                 if self._http.they_are_waiting_for_100_continue:
                     return request
-                self._http.receive_data(await asyncio.wait_for(self._reader.read(MAX_REQUEST), IDLE_S))
+                async with asyncio.timeout(IDLE_S):
+                    self._http.receive_data(await self._reader.read(MAX_REQUEST))
             elif isinstance(event, h11.Request):
                 request = event
             elif isinstance(event, h11.Data):
@@ -171,7 +172,8 @@ class _Conversation:
             data += self._http.send(h11.Data(data=response.body)) or b""
         data += self._http.send(h11.EndOfMessage()) or b""
         self._writer.write(data)
-        await asyncio.wait_for(self._writer.drain(), IDLE_S)
+        async with asyncio.timeout(IDLE_S):
+            await self._writer.drain()
 
 
 def _sentence(text: str) -> bytes:

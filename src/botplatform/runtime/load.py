@@ -10,6 +10,7 @@ from typing import Final, NamedTuple
 from botplatform.core.event_bus import DurableEventBus
 from botplatform.core.events import Event, MarketEvent
 from botplatform.core.seam import Clock
+from botplatform.core.tasks import end
 
 __all__ = ["Load", "LoadReport"]
 
@@ -87,9 +88,7 @@ class Load:
                     await self._clock.sleep(max(SHORTEST_PAUSE_S, ahead_s))
             await self._wait_stored()
         finally:
-            if self._publishing is not None:
-                self._publishing.cancel()
-                await asyncio.gather(self._publishing, return_exceptions=True)
+            await end(self._publishing)
         return self._report()
 
     def _due(self, now_ns: int) -> int:

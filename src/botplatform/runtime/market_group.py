@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from botplatform.core.event_bus import DurableEventBus, Right
 from botplatform.core.seam import Clock
+from botplatform.core.tasks import end
 from botplatform.engines.market_data.engine import MarketDataEngine
 from botplatform.runtime.membership import Ownership
 from botplatform.runtime.source import SourceRunner
@@ -74,8 +75,7 @@ class MarketDataGroup:
         source, task = found
         if abandon:
             source.runner.abandon()
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
+        await end(task)
         self._retired += source.runner.published
 
     async def wait_ended(self) -> None:

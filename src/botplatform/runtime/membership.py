@@ -19,6 +19,7 @@ import nats.errors
 
 from botplatform.bus.jetstream.connection import Connection
 from botplatform.bus.jetstream.kv import Bucket
+from botplatform.core.tasks import end
 from botplatform.errors import BusError, StreamError
 from botplatform.runtime.ownership import plan
 
@@ -140,9 +141,7 @@ class Membership:
 
     async def leave(self) -> None:
         """Give everything back and stop; the others need not wait for the lease to end."""
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+        await end(self._task)
         await self._settle_jobs()
         for group in self._handlers:  # in the order of the flow: who makes events stops before who handles them
             owned = [partition for name, partition in self._owned if name == group]
@@ -169,7 +168,8 @@ class Membership:
         while True:
             self._wake.clear()
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._wake.wait(), tick_s)
+                async with asyncio.timeout(tick_s):
+                    await self._wake.wait()
             try:
                 if self._clock.monotonic_ns() - self._renewed_ns >= self._lease_ns / RENEWALS - tick_s * 5e8:
                     await self._renew()

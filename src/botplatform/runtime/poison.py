@@ -13,6 +13,7 @@ from botplatform.core.engine import EngineHost, Step
 from botplatform.core.event_bus import Delivery, DurableEventBus, Right
 from botplatform.core.events import Event, Severity, SystemEvent
 from botplatform.core.seam import Clock, derive_id
+from botplatform.core.tasks import end
 from botplatform.errors import BusError, StateError
 from botplatform.runtime.dead_letters import DeadLetter, DeadLetters, MemoryDeadLetters, Ruling, Verdict, letter_of
 from botplatform.runtime.quarantine import PORTFOLIO, QUARANTINING, Aside, Held, Settling, answer, was_answered
@@ -233,9 +234,7 @@ class PoisonHandling(ABC):
 
     async def _abandon_watching(self) -> None:
         watching, self._watching = self._watching, None
-        if watching is not None:
-            watching.cancel()
-            await asyncio.gather(watching, return_exceptions=True)
+        await end(watching)
 
     async def _hear_rulings(self) -> None:
         while True:

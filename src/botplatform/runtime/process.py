@@ -10,6 +10,7 @@ from typing import Any, Final, Protocol
 from botplatform.core.event_bus import DurableEventBus
 from botplatform.core.events import Event, Severity, SystemEvent
 from botplatform.core.seam import Clock, derive_id
+from botplatform.core.tasks import end
 from botplatform.runtime.membership import Group, Ownership
 
 __all__ = ["GroupRunner", "Job", "Members", "Process", "Solo"]
@@ -112,8 +113,7 @@ class Process:
                 tasks.append(asyncio.create_task(self._heartbeats()))
                 await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
             else:
-                joining.cancel()
-                await asyncio.gather(joining, return_exceptions=True)
+                await end(joining)
             for task in tasks:
                 if task.done() and not task.cancelled():
                     task.result()
@@ -122,9 +122,7 @@ class Process:
             raise
         finally:
             self.draining = True
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            await end(*tasks)
             await self._leave()
 
     async def _stop_asked(self) -> None:

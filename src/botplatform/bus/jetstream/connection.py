@@ -7,7 +7,7 @@ import contextlib
 import json
 import logging
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from types import TracebackType
 from typing import Any, Final, Self
 
@@ -23,6 +23,7 @@ from botplatform.bus.jetstream.credentials import (
 )
 from botplatform.bus.jetstream.direct import DirectClient
 from botplatform.core.seam import Clock, SystemClock, jitter
+from botplatform.core.tasks import end
 from botplatform.errors import BusError, PermissionDenied, StreamError
 from botplatform.settings import NatsSettings
 
@@ -104,7 +105,7 @@ class Connection:
         self.name = name
         self.client.tls_required = settings.tls_required
         options = connect_options(settings, self.clock)
-        connecting = self.client.connect(
+        attempt = self.client.connect(
             [one.strip() for one in settings.url.split(",")],
             name=name,
             inbox_prefix=settings.inbox_prefix or f"_INBOX_{name}",
@@ -124,7 +125,7 @@ class Connection:
         )
         self._opening = True
         try:
-            await asyncio.wait_for(connecting, settings.connect_timeout_s)
+            await self._within(attempt, settings.connect_timeout_s)
         except (OSError, ValueError, nats.errors.Error, TimeoutError) as e:
             await self._give_up()
             reason = self._last_error if isinstance(e, TimeoutError) and self._last_error is not None else e
@@ -139,6 +140,17 @@ class Connection:
             await self.close()
             raise
 
+    async def _within(self, attempt: Coroutine[Any, Any, None], timeout_s: float) -> None:
+        """Wait for an attempt to connect, and end it when its time is over."""
+        connecting = asyncio.create_task(attempt, name="connect")
+        try:
+            done, _ = await asyncio.wait([connecting], timeout=timeout_s)
+            if not done:
+                raise TimeoutError
+            connecting.result()
+        finally:
+            await end(connecting)
+
     async def _give_up(self) -> None:
         """Close what never was open."""
         self._closing = True
@@ -146,7 +158,8 @@ class Connection:
             transport.close()  # type: ignore[no-untyped-call]  # nats-py leaves it out
             self.client._transport = None  # noqa: SLF001  # it would wait without end for a failed handshake
             with contextlib.suppress(OSError, TimeoutError):
-                await asyncio.wait_for(transport.wait_closed(), GOODBYE_S)  # type: ignore[no-untyped-call]  # see above
+                async with asyncio.timeout(GOODBYE_S):
+                    await transport.wait_closed()  # type: ignore[no-untyped-call]  # see above
         with contextlib.suppress(AssertionError):  # nats-py cannot close what it never began to open
             await self.client.close()
 

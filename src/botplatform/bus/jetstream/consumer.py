@@ -24,6 +24,7 @@ from botplatform.bus.jetstream.direct import parse_status
 from botplatform.bus.jetstream.lease import LEASE_S, Lease
 from botplatform.bus.jetstream.stored import Arrived, Counters, decode_stored, parse_ack
 from botplatform.core.event_bus import Conflation, Delivery, DeliveryHandler, Right
+from botplatform.core.tasks import end
 from botplatform.errors import BotPlatformError, BusError, StreamError
 
 __all__ = ["GroupConsumer"]
@@ -187,23 +188,16 @@ class GroupConsumer:
         self._session += 1
         with contextlib.suppress(ValueError):
             self._connection.on_back.remove(self._renew)
-        tasks = [task for task in (*self._background, self._delivery) if task is not None]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await end(*self._background, self._delivery)
         self._waiting.clear()
         self._to_acknowledge = ""
         await self._close_session()
 
     async def _finish(self) -> None:
         current = asyncio.current_task()
-        others = [task for task in self._background if task is not current]
-        for task in others:
-            task.cancel()
+        await end(*(task for task in self._background if task is not current))
         if self._delivery is not None:
-            others.append(self._delivery)
-        if others:
-            await asyncio.wait(others)
+            await asyncio.wait([self._delivery])
         await self._close_session()
         await self._release()
 
@@ -290,7 +284,8 @@ class GroupConsumer:
         clock = self._connection.clock
         while True:
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._stale.wait(), LOOK_S)
+                async with asyncio.timeout(LOOK_S):
+                    await self._stale.wait()
             quiet = clock.monotonic_ns() - self._last_heard_ns > QUIET_S * 1e9
             if not (self._stale.is_set() or quiet):
                 self._pull()

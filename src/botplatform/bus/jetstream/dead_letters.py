@@ -118,7 +118,8 @@ class DeadLetterStream:
         body = json.dumps({"seq": after + 1, "batch": BATCH, "next_by_subj": pattern}).encode()
         try:
             await client.publish(f"$JS.API.DIRECT.GET.{DEAD_LETTERS}", body, reply=inbox)
-            await asyncio.wait_for(done.wait(), self._connection.timeout_s)
+            async with asyncio.timeout(self._connection.timeout_s):
+                await done.wait()
         except (nats.errors.Error, TimeoutError) as e:
             raise BusError(f"the stream {DEAD_LETTERS} at {self._connection.where} did not answer") from e
         finally:

@@ -77,7 +77,8 @@ class Bucket:
         try:
             body = json.dumps({"multi_last": [f"{prefix}>"], "batch": MAX_KEYS}).encode()
             await client.publish(f"$JS.API.DIRECT.GET.KV_{self.name}", body, reply=inbox)
-            await asyncio.wait_for(done.wait(), self._connection.timeout_s)
+            async with asyncio.timeout(self._connection.timeout_s):
+                await done.wait()
         except (nats.errors.Error, TimeoutError) as e:
             raise BusError(f"the bucket {self.name} at {self._connection.where} did not answer") from e
         finally:

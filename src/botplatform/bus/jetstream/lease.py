@@ -13,6 +13,7 @@ from typing import Final
 
 from botplatform.bus.jetstream.connection import Connection
 from botplatform.bus.jetstream.kv import Bucket
+from botplatform.core.tasks import end
 from botplatform.errors import BusError, StreamError
 
 __all__ = ["LEASES", "LEASE_S", "Lease"]
@@ -72,10 +73,8 @@ class Lease:
 
     async def release(self) -> None:
         """Give it up, so that the next one need not wait for its end."""
-        if self._keeper is not None:
-            self._keeper.cancel()
-            await asyncio.wait([self._keeper])
-            self._keeper = None
+        await end(self._keeper)
+        self._keeper = None
         if self._until_ns:
             self._until_ns = 0
             with contextlib.suppress(BusError):  # then it expires

@@ -18,6 +18,7 @@ from botplatform.bus.jetstream.connection import Connection
 from botplatform.bus.jetstream.setup import list_groups
 from botplatform.bus.jetstream.stored import Counters
 from botplatform.core.events import Event
+from botplatform.core.tasks import end
 from botplatform.errors import BusError
 from botplatform.settings import BusSettings
 
@@ -89,9 +90,7 @@ class Room:
 
     async def stop(self) -> None:
         """Stop looking."""
-        if self._look is not None:
-            self._look.cancel()
-            await asyncio.wait([self._look])
+        await end(self._look)
 
     def _full(self, limit: float) -> bool:
         return self._paused if limit == PAUSE_AT else self._share >= limit

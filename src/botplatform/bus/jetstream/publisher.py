@@ -23,6 +23,7 @@ from botplatform.bus.jetstream.stored import Counters
 from botplatform.bus.jetstream.subjects import partition, published
 from botplatform.bus.jetstream.wire import Headers, encode
 from botplatform.core.events import Event
+from botplatform.core.tasks import end
 from botplatform.errors import BusError, LogFull, PermissionDenied, StreamError
 from botplatform.settings import BusSettings
 
@@ -148,10 +149,7 @@ class Publisher:
     async def stop(self) -> None:
         """Stop; what is still on its way fails with `BusError`."""
         await self._room.stop()
-        for task in (self._watch, self._recovery):
-            if task is not None:
-                task.cancel()
-                await asyncio.wait([task])
+        await end(self._watch, self._recovery)
         self.fail(BusError("the bus was closed before the log acknowledged the event: it may or may not be in the log"))
 
     async def publish(self, events: Iterable[Event]) -> None:

@@ -111,7 +111,8 @@ class _Reader:
         self._answered.clear()
         await client.publish(f"$JS.API.DIRECT.GET.{self._stream}", json.dumps(ask).encode(), reply=self._inbox)
         try:
-            await asyncio.wait_for(self._answered.wait(), self._connection.timeout_s)
+            async with asyncio.timeout(self._connection.timeout_s):
+                await self._answered.wait()
         except TimeoutError as e:
             if self._at == before:
                 raise BusError(f"the log {self._stream} did not answer while it was read: try again") from e

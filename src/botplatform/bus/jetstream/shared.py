@@ -24,6 +24,7 @@ from botplatform.bus.jetstream.subjects import parse_stored
 from botplatform.bus.jetstream.wire import decode
 from botplatform.core.event_bus import Delivery, DeliveryHandler
 from botplatform.core.events import Event
+from botplatform.core.tasks import end
 from botplatform.errors import BusError, InvalidEvent, StreamError
 
 __all__ = ["SharedConsumer", "pause_s"]
@@ -126,10 +127,7 @@ class SharedConsumer:
     async def abandon(self) -> None:
         """Stop at once and answer nothing: what is here comes again elsewhere when its time is over."""
         self._end()
-        tasks = [task for task in (*self._background, self._handling) if task is not None]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await end(*self._background, self._handling)
         self._held.clear()
         await self._close()
 
@@ -213,7 +211,8 @@ class SharedConsumer:
         clock = self._connection.clock
         while True:
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._refused.wait(), self._ack_wait_s / 2)
+                async with asyncio.timeout(self._ack_wait_s / 2):
+                    await self._refused.wait()
             for held in self._held.values():
                 self._send(held.reply, WORKING)
             quiet = clock.monotonic_ns() - self._last_heard_ns > QUIET_S * 1e9
@@ -243,7 +242,8 @@ class SharedConsumer:
             held = self._held.pop(sequence)
             answer = ACK if error is None else self._answer_to(error, held)
             with contextlib.suppress(TimeoutError):  # then it comes again
-                await asyncio.wait_for(self._connection.connected.wait(), self._connection.timeout_s)
+                async with asyncio.timeout(self._connection.timeout_s):
+                    await self._connection.connected.wait()
             self._send(held.reply, answer)
             self._pull()
 

@@ -24,6 +24,7 @@ from botplatform.bus.jetstream.subjects import tap
 from botplatform.bus.jetstream.wire import decode
 from botplatform.core.event_bus import AsyncHandler, Routes, handler_failed
 from botplatform.core.events import CATALOGUE, Event
+from botplatform.core.tasks import end
 from botplatform.errors import BusError, InvalidEvent
 
 __all__ = ["Taps"]
@@ -69,10 +70,7 @@ class Taps:
 
     async def stop(self) -> None:
         """Stop; what waits is not delivered any more."""
-        for task in (self._switching, self._task):
-            if task is not None:
-                task.cancel()
-                await asyncio.wait([task])
+        await end(self._switching, self._task)
 
     def _change(self) -> None:
         wanted = tap(self._patterns)
