@@ -17,6 +17,7 @@ from botplatform.core.tasks import end
 from botplatform.errors import BusError, StateError
 from botplatform.runtime.dead_letters import DeadLetter, DeadLetters, MemoryDeadLetters, Ruling, Verdict, letter_of
 from botplatform.runtime.quarantine import PORTFOLIO, QUARANTINING, Aside, Held, Settling, answer, was_answered
+from botplatform.telemetry.metrics import EngineMeter
 from botplatform.trading.reasons import Reason
 
 __all__ = ["FAILED", "LIFTED", "QUARANTINED", "PoisonHandling"]
@@ -51,6 +52,7 @@ class PoisonHandling(ABC):
     partition: int | None
     sequence: int
     host: EngineHost
+    meter: EngineMeter
     _bus: DurableEventBus
     _clock: Clock
     _right: Right | None
@@ -138,6 +140,7 @@ class PoisonHandling(ABC):
 
     async def _put_aside(self, letter: DeadLetter) -> None:
         self.dead_letters += 1
+        self.meter.dead_letters += 1
         if letter.symbol:
             self.aside.held[letter.symbol] = Held(letter.id, letter.sequence)
             await self._hold(letter.symbol, letter.id)

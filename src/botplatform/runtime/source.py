@@ -7,6 +7,7 @@ from typing import Final
 
 from botplatform.core.event_bus import DurableEventBus, Right
 from botplatform.core.events import Event, MarketEvent
+from botplatform.telemetry.metrics import EngineMeter
 
 __all__ = ["SourceRunner"]
 
@@ -29,6 +30,7 @@ class SourceRunner:
         show_first: Callable[[MarketEvent], Awaitable[bool]] | None = None,
         right: Right | None = None,
         batch: int = 1,
+        meter: EngineMeter | None = None,
     ) -> None:
         self._snapshots = snapshots
         self._take = take
@@ -37,6 +39,7 @@ class SourceRunner:
         self._batch = batch
         self._right = right
         self._abandoned = False
+        self._meter = meter
         self.published = 0
 
     async def run(self) -> None:
@@ -63,3 +66,5 @@ class SourceRunner:
                 await self._right.wait_valid()
             await self._bus.publish_all(events)
             self.published += len(events)
+            if self._meter is not None:
+                self._meter.sent(events)

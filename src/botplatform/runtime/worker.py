@@ -19,6 +19,7 @@ from botplatform.runtime.crash_points import crash_point
 from botplatform.runtime.left_out import left_out_by, left_out_event
 from botplatform.runtime.poison import FAILED, QUARANTINED, PoisonHandling
 from botplatform.runtime.quarantine import decode, encode
+from botplatform.telemetry.metrics import EngineMeter
 
 __all__ = ["EngineWorker"]
 
@@ -60,12 +61,20 @@ class EngineWorker(PoisonHandling):
         self.started_ns = clock.now_ns()
         self.events_in = 0
         self.events_out = 0
+        self.meter = EngineMeter(self.name, clock)
         self.sequence = 0
         self._saved = Checkpoint(0, b"")
+        self._saved_ns = clock.monotonic_ns()
         self._in_log: dict[str, Event] = {}
         self._conflate_waiting = conflate_waiting
         self._left_out: set[int] = set()
         self._caught_up_at = 0
+
+    @property
+    def checkpoint_age_s(self) -> float:
+        """Seconds since the state was saved; 0 while nothing was handled since."""
+        unsaved = self.sequence > self._saved.sequence
+        return (self._clock.monotonic_ns() - self._saved_ns) / 1e9 if unsaved else 0.0
 
     def place(self, partition: int | None, right: Right | None) -> None:
         """Say, before the start, which partition it handles and by what right."""
@@ -154,6 +163,8 @@ class EngineWorker(PoisonHandling):
         async with self._turn:
             if self._broken is not None:
                 raise self._broken
+            if delivery.redelivered:
+                self.meter.redelivered += 1
             if delivery.sequence > self.sequence:
                 crash_point("input.before")
                 await self._take(delivery)
@@ -161,6 +172,7 @@ class EngineWorker(PoisonHandling):
 
     async def _take(self, delivery: Delivery) -> None:
         event, sequence = delivery.event, delivery.sequence
+        begun_ns = self._clock.monotonic_ns()
         if self._known_letters:
             await self._settle_due(sequence)
         if sequence in self._left_out:
@@ -182,6 +194,7 @@ class EngineWorker(PoisonHandling):
             self._caught_up()
         if self.events_in % self._every == 0:
             await self._checkpoint()
+        self.meter.handled(event, begun_ns)
 
     async def _carry_out(self, event: Event, step: Step) -> None:  # noqa: ARG002  # the event is for those that derive
         """Publish what came of an event."""
@@ -195,6 +208,7 @@ class EngineWorker(PoisonHandling):
                 await self._right.wait_valid()
             await self._bus.publish_all(new)
             self.events_out += len(new)
+            self.meter.sent(new)
 
     def _is_in_log(self, event: Event) -> bool:
         """Tell whether an output was published before a restart; raise `StateError` when it was a different one."""
@@ -240,7 +254,7 @@ class EngineWorker(PoisonHandling):
                     raise
                 await self._clock.sleep(FENCED_WAIT_S)  # whoever was faster shows itself by then, and this ends
                 raise
-            self._saved = checkpoint
+            self._saved, self._saved_ns = checkpoint, self._clock.monotonic_ns()
             self._left_out = {sequence for sequence in self._left_out if sequence > self.sequence}
 
     def _venue_state(self) -> bytes:

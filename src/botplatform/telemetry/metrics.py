@@ -1,0 +1,125 @@
+"""What an engine's events are counted and timed in: plain integers, which become Prometheus metrics when asked for.
+
+Per event handled, `EngineMeter.handled` costs 0.8 µs on an idle core, its two looks at the clock included, and one
+per event published 0.1 µs. The same with the objects of prometheus_client (two counters, two histograms with an
+exemplar, their children looked up once) costs 4.6 µs: see `benchmarks/metrics.py`.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections import defaultdict
+from collections.abc import Callable, Iterable
+from typing import Final, NamedTuple
+
+from botplatform.core.events import Event
+from botplatform.core.seam import Clock
+
+__all__ = ["ALWAYS_TRACED", "LATENCY_S", "PROCESSING_S", "EngineMeter", "Exemplar", "Histogram", "Tally"]
+
+PROCESSING_S: Final = (
+    *(0.00001, 0.000025, 0.00005, 0.0001, 0.00025, 0.0005),
+    *(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0),
+)
+"""Upper bounds of processing time, in seconds: most events take less than one millisecond."""
+LATENCY_S: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 60.0)
+"""Upper bounds of the age of events when they are handled, in seconds."""
+ALWAYS_TRACED: Final = ("strategy.", "order.", "state.", "notification.", "trading.")
+"""Beginnings of the types whose chains are traced whatever becomes of the tick: they may be exemplars."""
+_PROCESSING_NS: Final = tuple(round(bound * 1e9) for bound in PROCESSING_S)
+_LATENCY_NS: Final = tuple(round(bound * 1e9) for bound in LATENCY_S)
+
+
+class Exemplar(NamedTuple):
+    """One event of a bucket, to look at."""
+
+    value_ns: int
+    correlation_id: str
+    time_ns: int
+    """When it was handled."""
+
+
+class Histogram:
+    """How many values were at most each bound; one bucket more has those above the last."""
+
+    __slots__ = ("counts", "exemplars", "sum_ns")
+
+    def __init__(self, bounds: int) -> None:
+        self.counts = [0] * (bounds + 1)
+        """By bucket, not summed up."""
+        self.sum_ns = 0
+        self.exemplars: list[Exemplar | None] = [None] * (bounds + 1)
+        """The newest event of each bucket whose chain is traced."""
+
+
+class Tally:
+    """What one engine did with one type of event."""
+
+    __slots__ = ("latency", "processing", "traced")
+
+    def __init__(self, event_type: str) -> None:
+        self.processing = Histogram(len(PROCESSING_S))
+        """From the delivery until all that came of the event is in the log."""
+        self.latency = Histogram(len(LATENCY_S))
+        """From the event's own timestamp until then."""
+        self.traced = event_type.startswith(ALWAYS_TRACED)
+
+    @property
+    def count(self) -> int:
+        """Events handled."""
+        return sum(self.processing.counts)
+
+
+class EngineMeter:
+    """Counts for one engine, in all partitions that this process has of it or ever had.
+
+    `sampled` tells whether a tick's chain is traced; None: none is.
+    """
+
+    __slots__ = ("_clock", "by_type", "dead_letters", "engine", "published", "redelivered", "sampled", "skewed")
+
+    def __init__(self, engine: str, clock: Clock) -> None:
+        self.engine = engine
+        self.by_type: dict[str, Tally] = {}
+        """What was handled."""
+        self.published: defaultdict[str, int] = defaultdict(int)
+        """What was published: events by type."""
+        self.redelivered = 0
+        """Deliveries of events that had been delivered before."""
+        self.dead_letters = 0
+        """Events put aside because the engine raised on them."""
+        self.skewed = 0
+        """Events handled before their own timestamp, by the clocks: their latency counts as 0."""
+        self.sampled: Callable[[Event], bool] | None = None
+        self._clock = clock
+
+    def handled(self, event: Event, begun_ns: int) -> None:
+        """Count an event whose handling began at `begun_ns` of the monotonic clock, and has ended now."""
+        clock = self._clock
+        took_ns = clock.monotonic_ns() - begun_ns
+        now_ns = clock.now_ns()
+        late_ns = now_ns - event.timestamp_ns
+        if late_ns < 0:
+            self.skewed += 1
+            late_ns = 0
+        event_type = event.type
+        tally = self.by_type.get(event_type)
+        if tally is None:
+            tally = self.by_type[event_type] = Tally(event_type)
+        processing, latency = tally.processing, tally.latency
+        took = bisect_left(_PROCESSING_NS, took_ns)
+        processing.counts[took] += 1
+        processing.sum_ns += took_ns
+        late = bisect_left(_LATENCY_NS, late_ns)
+        latency.counts[late] += 1
+        latency.sum_ns += late_ns
+        if tally.traced or (self.sampled is not None and self.sampled(event)):
+            chain = event.correlation_id or event.id
+            processing.exemplars[took] = Exemplar(took_ns, chain, now_ns)
+            latency.exemplars[late] = Exemplar(late_ns, chain, now_ns)
+
+    def sent(self, events: Iterable[Event]) -> None:
+        """Count what was published."""
+        published = self.published
+        for event in events:
+            published[event.type] += 1
