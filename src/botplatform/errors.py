@@ -153,6 +153,12 @@ class StoreBusy(StoreError):
     code = "STORE_BUSY"
 
 
+class ProbeFailed(BotPlatformError):
+    """A probe did not come through the platform, or its trace cannot be found."""
+
+    code = "PROBE"
+
+
 class MissingExtra(BotPlatformError):
     """An optional dependency is needed and not installed."""
 

@@ -37,6 +37,7 @@ COMMANDS: Final = {
     "permissions": Command("permissions", "permissions", "Print the NATS permissions that engines and people need."),
     "load": Command("load", "load", "Publish a synthetic market at a steady rate."),
     "audit": Command("audit", "audit", "Count what is missing, doubled or out of order in the log."),
+    "probe": Command("probe", "probe", "Send one chain through every engine, without an order, and wait for it."),
     "events": Command("events", "app", "Watch, decode and publish events."),
     "dlq": Command("dlq", "app", "Look at events that no engine could handle, and decide what becomes of them."),
     "config": Command("config", "app", "Show and check the settings."),
