@@ -9,6 +9,7 @@ from decimal import Decimal
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from botplatform.core.events import (
     Event,
@@ -20,10 +21,11 @@ from botplatform.core.events import (
     SignalEvent,
     SystemEvent,
 )
+from botplatform.core.trace_id import trace_id
 from botplatform.errors import InvalidEvent, StoreBusy, StoreError
 from botplatform.store.event_store import EventStore
 from botplatform.store.schema import VERSION
-from botplatform.store.sqlite import PAGE, SqliteEventStore, lookup_query, replay_query
+from botplatform.store.sqlite import BEGINNINGS, PAGE, SqliteEventStore, lookup_query, prefix_query, replay_query
 
 D = Decimal
 
@@ -137,6 +139,45 @@ def test_a_chain_an_order_and_a_trade_are_found(store: SqliteEventStore) -> None
     assert store.by_correlation_id("nobody") == []
 
 
+def test_a_chain_is_found_by_its_trace_id_whether_or_not_its_own_id_is_one(store: SqliteEventStore) -> None:
+    ours, uuid, word = "a" * 31 + "1", "0191F3A0-7e2b-7c61-8f6e-3b1d2a4c5e6f", "my chain"
+    events = [tick(0, ours), tick(1, uuid), tick(2, word), tick(3, word), tick(4, uuid)]
+    alone = Event("market.snapshot", MarketEvent("BTCUSDT", 1.0), "feed", timestamp_ns=9, id="alone")
+    store.append([(event, None) for event in [*events, alone]])
+
+    def ids(correlation_id: str) -> list[str]:
+        return [item.event.id for item in store.by_trace_id(trace_id(correlation_id))]
+
+    assert ids(ours) == ["tick-0"]
+    assert ids(uuid) == ["tick-1", "tick-4"]
+    assert ids(word) == ["tick-2", "tick-3"]
+    assert ids("alone") == ["alone"]
+    assert [item.event.id for item in store.by_trace_id(trace_id(uuid).upper())] == ["tick-1", "tick-4"]
+    assert store.by_trace_id("my chain") == []
+
+
+def test_what_came_of_an_event_is_found_in_whatever_chain(store: SqliteEventStore) -> None:
+    effect = replace(tick(1, "one"), causation_id="tick-0")
+    elsewhere = replace(tick(2, "other"), causation_id="tick-0")
+    store.append([(event, None) for event in (tick(0, "one"), effect, elsewhere, tick(3))])
+    assert [item.event.id for item in store.by_causation_id("tick-0")] == ["tick-1", "tick-2"]
+    assert store.by_causation_id("") == []
+
+
+def test_a_beginning_finds_one_event_for_each_id_that_has_it(store: SqliteEventStore) -> None:
+    store.append([(tick(0, "chain-a"), 1), (tick(1, "chain-a"), 2), (tick(2, "chain-b"), 3), (submitted("order-1"), 4)])
+    store.append([(fill("trade-1", "1", order_id="order-1"), 5), (fill("trade-2", "1", order_id="order-1"), 6)])
+
+    def ids(start: str, limit: int = 10) -> list[str]:
+        return [item.event.id for item in store.beginning_with(start, limit=limit)]
+
+    assert ids("chain-") == ["tick-0", "tick-2"]
+    assert ids("order-1") == ["sub-order-1"]
+    assert ids("trade-") == ["fill-trade-1", "fill-trade-2"]
+    assert ids("tick-", limit=2) == ["tick-0", "tick-1"]
+    assert ids("nothing") == []
+
+
 def test_replay_takes_patterns_and_a_span(store: SqliteEventStore) -> None:
     signal = Event("signal.snapshot", SignalEvent("BTCUSDT", "default"), "signals", timestamp_ns=5, id="signal")
     beat = Event("system.heartbeat", SystemEvent("signals"), "signals", timestamp_ns=6, id="beat")
@@ -201,6 +242,13 @@ def test_lookups_and_replay_use_the_indexes_on_a_hundred_thousand_events(store: 
     assert "USING INDEX events_by_correlation_id" in plan(lookup_query("correlation_id"), "c1", 10)
     assert "USING INDEX events_by_order_id" in plan(lookup_query("order_id"), "o1", 10)
     assert "USING INDEX events_by_trade_id" in plan(lookup_query("trade_id"), "t1", 10)
+    assert "USING INDEX events_by_trace_id" in plan(lookup_query("trace_id"), "a" * 32, 10)
+    assert "USING INDEX events_by_causation_id" in plan(lookup_query("causation_id"), "tick-1", 10)
+    for column in BEGINNINGS:
+        explained = plan(prefix_query(column), "c1", "c2", 10)
+        assert f"INDEX {'sqlite_autoindex_events_1' if column == 'id' else f'events_by_{column}'} " in explained
+        assert "SCAN events" not in explained, explained
+        assert "TEMP B-TREE" not in explained, explained
     for patterns in (["*"], ["order.filled"], ["order.*", "market.*"]):
         query, types = replay_query(patterns)
         bound = [part for known in types for part in (known, 0, 9)] or [0, 9]
@@ -306,6 +354,16 @@ def test_a_newer_version_is_refused(path: Path) -> None:
     other.close()
     with pytest.raises(StoreError, match="written by a newer version"):
         SqliteEventStore(path)
+
+
+@pytest.mark.parametrize("read_only", [False, True])
+def test_an_older_version_is_refused_with_what_to_do(path: Path, *, read_only: bool) -> None:
+    SqliteEventStore(path).close()
+    other = sqlite3.connect(path)
+    other.execute("PRAGMA user_version = 1")
+    other.close()
+    with pytest.raises(StoreError, match=r"written by an older version .*: move the file away"):
+        SqliteEventStore(path, read_only=read_only)
 
 
 def test_a_store_held_by_another_process_is_busy(path: Path) -> None:

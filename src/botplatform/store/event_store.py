@@ -78,6 +78,18 @@ class EventStore(Protocol):
     def by_trade_id(self, trade_id: str, *, limit: int = 10_000) -> list[StoredEvent]:
         """Find the events that report an execution, first to last, `limit` at most."""
 
+    def by_trace_id(self, trace_id: str, *, limit: int = 10_000) -> list[StoredEvent]:
+        """Find all events whose chain has that OpenTelemetry trace id, first to last, `limit` at most."""
+
+    def by_causation_id(self, event_id: str, *, limit: int = 10_000) -> list[StoredEvent]:
+        """Find what came of an event directly, in whatever chain, first to last, `limit` at most."""
+
+    def beginning_with(self, start: str, *, limit: int = 10) -> list[StoredEvent]:
+        """Find events of which the id, the correlation id, the order id or the trade id begins with a text.
+
+        One event for each such id, `limit` of each kind at most; for those who paste a part of an id.
+        """
+
     def last_position(self) -> int:
         """Return the position of the newest event; 0 when there is none."""
 

@@ -12,7 +12,7 @@ from botplatform.errors import StoreBusy, StoreError
 
 APPLICATION_ID: Final = 0x42504C41
 """Marks a file as an event store in its header (`PRAGMA application_id`); "BPLA" in ASCII."""
-VERSION: Final = 1
+VERSION: Final = 2
 """Version of the tables (`PRAGMA user_version`)."""
 MEMORY: Final = ":memory:"
 """A path that keeps the store in memory only, for tests."""
@@ -26,6 +26,7 @@ TABLES: Final = (
         type TEXT NOT NULL,
         key TEXT NOT NULL,
         correlation_id TEXT NOT NULL,
+        trace_id TEXT,
         causation_id TEXT NOT NULL,
         source TEXT NOT NULL,
         timestamp_ns INTEGER NOT NULL,
@@ -35,6 +36,9 @@ TABLES: Final = (
     )
     """,
     "CREATE INDEX events_by_correlation_id ON events (correlation_id)",
+    # Only where it is not the correlation id itself: ours are.
+    "CREATE INDEX events_by_trace_id ON events (trace_id) WHERE trace_id IS NOT NULL",
+    "CREATE INDEX events_by_causation_id ON events (causation_id) WHERE causation_id <> ''",
     # An index ends in the position: this one replays one type without reading the others.
     "CREATE INDEX events_by_type ON events (type)",
     "CREATE INDEX events_by_sequence ON events (sequence) WHERE sequence IS NOT NULL",
@@ -122,7 +126,7 @@ def explained(path: str, doing: str) -> Iterator[None]:
 def connect(path: Path | str, *, read_only: bool, busy_timeout_s: float, fsync: bool) -> sqlite3.Connection:
     """Open the file, make or check its tables, and set it up for one writer and many readers.
 
-    Raises `StoreError` when it is missing (read only), not an event store, of a newer version, or cannot be opened.
+    Raises `StoreError` when it is missing (read only), not an event store, of another version, or cannot be opened.
     """
     name = str(path)
     with explained(name, "open"):
@@ -157,7 +161,7 @@ def _open(path: Path | str, *, read_only: bool, busy_timeout_s: float) -> sqlite
 
 
 def check_or_create(connection: sqlite3.Connection, path: str, *, read_only: bool) -> None:
-    """Make the tables in an empty file; refuse a file that is something else, or newer than this version."""
+    """Make the tables in an empty file; refuse a file that is something else, or of another version."""
     application_id = _number(connection, "application_id")
     version = _number(connection, "user_version")
     if application_id == APPLICATION_ID:
@@ -165,6 +169,11 @@ def check_or_create(connection: sqlite3.Connection, path: str, *, read_only: boo
             raise StoreError(
                 f"the event store {path} was written by a newer version (its tables are version {version}, "
                 f"this one knows {VERSION}): install a newer botplatform, or set storage.path"
+            )
+        if version < VERSION:
+            raise StoreError(
+                f"the event store {path} was written by an older version (its tables are version {version}, this one "
+                f"knows {VERSION}): move the file away, and the next run begins a new one, or set storage.path"
             )
         return
     if read_only or connection.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchone() is not None:

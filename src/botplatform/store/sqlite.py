@@ -15,6 +15,7 @@ import msgspec
 
 from botplatform.core.event_bus import check_pattern, matches
 from botplatform.core.events import CATALOGUE, Event, OrderEvent, from_wire, to_wire
+from botplatform.core.trace_id import as_trace_id, trace_id
 from botplatform.errors import InvalidEvent, StoreError
 from botplatform.store import journal
 from botplatform.store.event_store import StoredEvent, StoredFill
@@ -25,11 +26,15 @@ __all__ = ["SqliteEventStore"]
 
 PAGE: Final = 1_000
 """Rows in memory at once while reading."""
+BEGINNINGS: Final = ("id", "correlation_id", "order_id", "trade_id")
+"""Columns of which a beginning is enough to find an event."""
+LAST: Final = "\U0010ffff"
+"""Behind every character that an id has: what lies between a text and it with this begins with the text."""
 _IDS_AT_ONCE: Final = 500  # bound variables of one statement
 _COLUMNS: Final = "position, sequence, body"
 _INSERT: Final = (
-    "INSERT OR IGNORE INTO events (sequence, id, type, key, correlation_id, causation_id, source, timestamp_ns, "
-    "order_id, trade_id, body) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+    "INSERT OR IGNORE INTO events (sequence, id, type, key, correlation_id, trace_id, causation_id, source, "
+    "timestamp_ns, order_id, trade_id, body) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 )
 
 
@@ -133,6 +138,24 @@ class SqliteEventStore:
         """Find the events that report an execution, first to last, `limit` at most."""
         return self._where("trade_id", trade_id, limit)
 
+    def by_trace_id(self, trace_id: str, *, limit: int = 10_000) -> list[StoredEvent]:
+        """Find all events whose chain has that OpenTelemetry trace id, first to last, `limit` at most."""
+        wanted = as_trace_id(trace_id)
+        found = self._where("trace_id", wanted, limit) + self._where("correlation_id", wanted, limit) if wanted else []
+        return sorted(found, key=lambda each: each.position)[:limit]
+
+    def by_causation_id(self, event_id: str, *, limit: int = 10_000) -> list[StoredEvent]:
+        """Find what came of an event directly, in whatever chain, first to last, `limit` at most."""
+        return self._where("causation_id", event_id, limit) if event_id else []
+
+    def beginning_with(self, start: str, *, limit: int = 10) -> list[StoredEvent]:
+        """Find one event for each id, correlation id, order id and trade id that begins with a text."""
+        found: dict[int, StoredEvent] = {}
+        for column in BEGINNINGS:
+            for each in self._events(prefix_query(column), [start, start + LAST, limit]):
+                found[each.position] = each
+        return [found[position] for position in sorted(found)]
+
     def _where(self, column: str, value: str, limit: int) -> list[StoredEvent]:
         return self._events(lookup_query(column), [value, limit])
 
@@ -201,7 +224,16 @@ class SqliteEventStore:
 
 def lookup_query(column: str) -> str:
     """Return the statement that finds events by an indexed column, first to last."""
-    return f"SELECT {_COLUMNS} FROM events WHERE {column} = ? ORDER BY position LIMIT ?"  # noqa: S608  # columns only
+    some = f" AND {column} <> ''" if column == "causation_id" else ""  # as its index has it, or that is not used
+    return f"SELECT {_COLUMNS} FROM events WHERE {column} = ?{some} ORDER BY position LIMIT ?"  # noqa: S608  # columns only
+
+
+def prefix_query(column: str) -> str:
+    """Return the statement that finds the first event of each id between two, by an indexed column."""
+    return (
+        f"SELECT {_COLUMNS} FROM events WHERE position IN "  # noqa: S608  # columns only
+        f"(SELECT min(position) FROM events WHERE {column} >= ? AND {column} < ? GROUP BY {column} LIMIT ?)"
+    )
 
 
 def replay_query(patterns: list[str]) -> tuple[str, list[str]]:
@@ -220,6 +252,7 @@ def replay_query(patterns: list[str]) -> tuple[str, list[str]]:
 def _row(event: Event, sequence: int | None) -> tuple[Any, ...]:
     payload = event.payload
     order = payload if type(payload) is OrderEvent else None
+    trace = trace_id(event.correlation_id or event.id)
     try:
         body = to_wire(event)
     except ValueError as e:  # text that is not Unicode, for example half of a surrogate pair
@@ -230,6 +263,7 @@ def _row(event: Event, sequence: int | None) -> tuple[Any, ...]:
         event.type,
         event.key,
         event.correlation_id,
+        None if trace == event.correlation_id else trace,
         event.causation_id,
         event.source,
         event.timestamp_ns,
