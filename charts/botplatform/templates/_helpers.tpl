@@ -1,0 +1,174 @@
+{{- /* The first part of every name, short enough for what comes behind it. */ -}}
+{{- define "botplatform.fullname" -}}
+{{- $name := default .Chart.Name .Values.nameOverride -}}
+{{- $full := ternary .Release.Name (printf "%s-%s" .Release.Name $name) (contains $name .Release.Name) -}}
+{{- default $full .Values.fullnameOverride | trunc 40 | trimSuffix "-" -}}
+{{- end -}}
+
+{{- /* The name of one component's objects: include "botplatform.name" (dict "root" $ "component" "signals"). */ -}}
+{{- define "botplatform.name" -}}
+{{- printf "%s-%s" (include "botplatform.fullname" .root) .component -}}
+{{- end -}}
+
+{{- /* What selects the pods of a component; never changes. */ -}}
+{{- define "botplatform.selectorLabels" -}}
+app.kubernetes.io/name: {{ .root.Chart.Name }}
+app.kubernetes.io/instance: {{ .root.Release.Name }}
+app.kubernetes.io/component: {{ .component }}
+{{- end -}}
+
+{{- /* Labels of a component's objects. */ -}}
+{{- define "botplatform.labels" -}}
+{{ include "botplatform.selectorLabels" . }}
+app.kubernetes.io/part-of: botplatform
+app.kubernetes.io/version: {{ .root.Chart.AppVersion | quote }}
+app.kubernetes.io/managed-by: {{ .root.Release.Service }}
+helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace "+" "_" | trunc 63 | trimSuffix "-" }}
+{{- with .root.Values.commonLabels }}
+{{ toYaml . }}
+{{- end }}
+{{- end -}}
+
+{{- /* Metadata of an object: a dict of root, component and, where wanted, name, annotations. */ -}}
+{{- define "botplatform.metadata" -}}
+name: {{ .name | default (include "botplatform.name" .) }}
+namespace: {{ .root.Release.Namespace }}
+labels:
+  {{- include "botplatform.labels" . | nindent 2 }}
+{{- with merge dict (.annotations | default dict) .root.Values.commonAnnotations }}
+annotations:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- end -}}
+
+{{- /* Metadata of a component's pods: a dict of root, component, settings (podLabels, podAnnotations) and annotations. */ -}}
+{{- define "botplatform.podMetadata" -}}
+labels:
+  {{- /* No versions: a new chart alone does not roll NATS. */}}
+  {{- include "botplatform.selectorLabels" . | nindent 2 }}
+  app.kubernetes.io/part-of: botplatform
+  {{- with .root.Values.commonLabels }}
+  {{- toYaml . | nindent 2 }}
+  {{- end }}
+  {{- with .settings.podLabels }}
+  {{- toYaml . | nindent 2 }}
+  {{- end }}
+{{- with merge dict (.annotations | default dict) .settings.podAnnotations .root.Values.commonAnnotations }}
+annotations:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- end -}}
+
+{{- /* An image: include "botplatform.image" (dict "root" $ "image" .Values.image). */ -}}
+{{- define "botplatform.image" -}}
+{{- if .image.digest -}}
+{{- printf "%s@%s" .image.repository .image.digest -}}
+{{- else -}}
+{{- printf "%s:%s" .image.repository (.image.tag | default .root.Chart.AppVersion | toString) -}}
+{{- end -}}
+{{- end -}}
+
+{{- /* What the pods of all components have alike, and where they run: a dict of root, component and settings. */ -}}
+{{- define "botplatform.podSpec" -}}
+{{- $account := .settings.serviceAccount | default dict -}}
+serviceAccountName: {{ $account.name | default (ternary (include "botplatform.name" .) "default" ($account.create | default false)) }}
+automountServiceAccountToken: false
+enableServiceLinks: false
+securityContext:
+  {{- toYaml .root.Values.podSecurityContext | nindent 2 }}
+{{- with .root.Values.imagePullSecrets }}
+imagePullSecrets:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .settings.priorityClassName }}
+priorityClassName: {{ . }}
+{{- end }}
+{{- with .settings.nodeSelector }}
+nodeSelector:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .settings.tolerations }}
+tolerations:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .settings.affinity }}
+affinity:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- end -}}
+
+{{- /* How the replicas of a component are spread: a dict of root, component and settings. */ -}}
+{{- define "botplatform.spread" -}}
+topologySpreadConstraints:
+  {{- with .settings.topologySpreadConstraints }}
+  {{- toYaml . | nindent 2 }}
+  {{- else }}
+  {{- range $key := list "kubernetes.io/hostname" "topology.kubernetes.io/zone" }}
+  - maxSkew: 1
+    topologyKey: {{ $key }}
+    whenUnsatisfiable: ScheduleAnyway
+    labelSelector:
+      matchLabels:
+        {{- include "botplatform.selectorLabels" $ | nindent 8 }}
+  {{- end }}
+  {{- end }}
+{{- end -}}
+
+{{- /* A PodDisruptionBudget: a dict of root, component and settings. */ -}}
+{{- define "botplatform.podDisruptionBudget" -}}
+apiVersion: policy/v1
+kind: PodDisruptionBudget
+metadata:
+  {{- include "botplatform.metadata" . | nindent 2 }}
+spec:
+  maxUnavailable: {{ .settings.podDisruptionBudget.maxUnavailable }}
+  selector:
+    matchLabels:
+      {{- include "botplatform.selectorLabels" . | nindent 6 }}
+{{- end -}}
+
+{{- /* A ServiceAccount without a token: a dict of root, component and settings. */ -}}
+{{- define "botplatform.serviceAccount" -}}
+apiVersion: v1
+kind: ServiceAccount
+metadata:
+  {{- include "botplatform.metadata" (merge (dict "annotations" .settings.serviceAccount.annotations) .) | nindent 2 }}
+automountServiceAccountToken: false
+{{- end -}}
+
+{{- /* Address of the NATS server. */ -}}
+{{- define "botplatform.natsUrl" -}}
+{{- if .Values.nats.enabled -}}
+{{- printf "%s://%s.%s.svc:4222" (ternary "tls" "nats" (not (empty .Values.nats.tls.existingSecret))) (include "botplatform.name" (dict "root" . "component" "nats")) .Release.Namespace -}}
+{{- else -}}
+{{- .Values.nats.external.url -}}
+{{- end -}}
+{{- end -}}
+
+{{- /* How to authenticate to NATS: none, password, credentials or nkey. */ -}}
+{{- define "botplatform.natsAuth" -}}
+{{- ternary "password" .Values.nats.external.auth .Values.nats.enabled -}}
+{{- end -}}
+
+{{- /* The Secret with what each user of NATS authenticates with. */ -}}
+{{- define "botplatform.natsSecret" -}}
+{{- if .Values.nats.enabled -}}
+{{- .Values.nats.auth.existingSecret | default (include "botplatform.name" (dict "root" . "component" "nats-users")) -}}
+{{- else -}}
+{{- .Values.nats.external.existingSecret -}}
+{{- end -}}
+{{- end -}}
+
+{{- /* The Secret with the certificates of NATS, empty for none. */ -}}
+{{- define "botplatform.natsTlsSecret" -}}
+{{- ternary .Values.nats.tls.existingSecret .Values.nats.external.tlsSecret .Values.nats.enabled -}}
+{{- end -}}
+
+{{- /* The settings that pods mount, botplatform.yaml: those of the user, and those that the chart knows. */ -}}
+{{- define "botplatform.settings" -}}
+{{- $bus := .Values.config.bus | default dict -}}
+{{- $replicas := $bus.replicas | default (ternary .Values.nats.replicas 1 .Values.nats.enabled) -}}
+{{- $nats := dict "url" (include "botplatform.natsUrl" .) -}}
+{{- $made := dict "bus" (dict "replicas" $replicas) "nats" $nats -}}
+{{- mergeOverwrite (deepCopy .Values.config) $made | toYaml -}}
+{{- end -}}

