@@ -11,7 +11,7 @@ from botplatform.core.event_bus import Delivery
 from botplatform.errors import BusError
 from botplatform.testing import market, signal
 
-PATIENCE_S = 10.0
+PATIENCE_S = 60.0
 
 
 async def test_a_publisher_waits_while_a_group_is_far_behind_and_goes_on_when_there_is_room() -> None:

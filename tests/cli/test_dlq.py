@@ -21,7 +21,7 @@ from botplatform.core.events import Event, OrderEvent, StateEvent
 from botplatform.engines.portfolio.engine import PortfolioEngine
 from botplatform.settings import BusSettings, NatsSettings, PortfolioSettings
 
-PATIENCE_S = 40.0
+PATIENCE_S = 60.0
 BTC, ETH = "BTCUSDT", "ETHUSDT"
 STRATEGY = '''
 from botplatform.strategies import Decided, Strategy, View, close_long, open_long

@@ -159,7 +159,7 @@ async def test_every_load_has_a_feed_epoch_of_its_own(place: Place) -> None:
 
 async def test_a_load_ends_in_order_when_it_is_stopped(place: Place) -> None:
     process = await place.start("load", "--symbols", "2", "--rate", "200")
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         while await place.bus.last_sequence() < 20:  # noqa: ASYNC110
             await asyncio.sleep(0.05)
     process.send_signal(signal.SIGINT)

@@ -26,7 +26,7 @@ from botplatform.settings import BusSettings, NatsSettings
 
 Handler = Callable[[Event], Coroutine[Any, Any, None]]
 GROUPS = {"everything": ["*"], "orders": ["order.*"], "ticks": ["market.snapshot"], "helpers": ["strategy.decision"]}
-PATIENCE_S = 20
+PATIENCE_S = 60.0
 
 
 class World(Protocol):

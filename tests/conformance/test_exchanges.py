@@ -59,7 +59,7 @@ async def paper(_: EmbeddedServer, __: Path) -> AsyncIterator[Bench]:
 
 async def told(probe: RemotePaperExchange, exchange: RemotePaperExchange, now: int) -> None:
     """Wait until the venue has seen the market of this time, and the adapter has been told what came of it."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while True:
             status = await probe.status()
             heard = exchange.sequence >= status.sequence or not exchange.connected

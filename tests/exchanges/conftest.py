@@ -55,7 +55,7 @@ class Served:
 
     async def trade_until(self, enough: Callable[[], bool], price: float = 100.0) -> None:
         """Show the market again and again, until something is so."""
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while True:
                 await self.show(price)
                 if enough():

@@ -37,7 +37,7 @@ def report(n: int, symbol: str = "BTCUSDT") -> ExchangeReport:
 
 
 async def until(true: Any) -> None:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while True:
             if true():
                 return
@@ -154,7 +154,7 @@ async def test_once_the_venue_is_gone_nothing_is_sent_and_it_is_said_so(
     client = client_at(nats_server)
     await client.connect(print)
     await fake.wire.close()
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while True:
             try:
                 await client.submit(buy())
@@ -279,7 +279,7 @@ async def test_after_an_outage_of_the_server_nothing_is_missing(open_venue: Any,
 
 async def answered(ask: Any) -> Any:
     """Ask until the venue is back as well."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while True:
             try:
                 return await ask()
@@ -297,7 +297,7 @@ async def test_a_connection_that_is_lost_under_way_leaves_the_outcome_unknown_at
         asking = asyncio.create_task(served.client.submit(buy()))
         await asyncio.sleep(0.1)
         await asyncio.to_thread(server.stop)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             with pytest.raises(OutcomeUnknown, match="the connection was lost"):
                 await asking
         async with EmbeddedServer(tmp_path / "nats", port=port):

@@ -29,7 +29,7 @@ from botplatform.trading.account_limit import AccountRecord, Use
 
 LIMIT = Decimal(1000)
 SYMBOLS = tuple(f"S{number}USDT" for number in range(8))
-PATIENCE_S = 30.0
+PATIENCE_S = 60.0
 
 
 def opening(order_id: str, symbol: str, notional: int) -> OrderEvent:

@@ -24,7 +24,7 @@ from botplatform.runtime.worker import EngineWorker
 from botplatform.settings import BusSettings, NatsSettings
 from botplatform.testing import market
 
-PATIENCE_S = 20.0
+PATIENCE_S = 60.0
 GROUPS: dict[str, tuple[str, ...]] = {"counting": ("market.*",)}
 TIMES = count()
 """Seconds of the ticks: the server, which all tests share, remembers ids for a while."""

@@ -24,7 +24,7 @@ from botplatform.settings import Settings, load_settings
 from botplatform.store.sqlite import SqliteEventStore
 
 VENUE = f"{Path(__file__).with_name('network_venue.py')}:NetworkVenue"
-PATIENCE_S = 40.0
+PATIENCE_S = 60.0
 STRATEGY = '''
 from decimal import Decimal
 from botplatform.strategies import Decided, Strategy, View, open_long

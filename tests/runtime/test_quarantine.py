@@ -36,7 +36,7 @@ from botplatform.settings import (
 from botplatform.testing import decision, fill, intent, market
 from botplatform.trading.instruments import Instruments
 
-PATIENCE_S = 20.0
+PATIENCE_S = 60.0
 BTC, ETH = "BTCUSDT", "ETHUSDT"
 GROUPS = {"portfolio": PortfolioEngine.listens, "execution": ExecutionEngine.listens}
 NUMBERS = count(1)

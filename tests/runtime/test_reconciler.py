@@ -37,7 +37,7 @@ from botplatform.testing import START_NS, decision, intent, market
 from botplatform.trading.instruments import Instruments
 
 VENUE = f"{Path(__file__).with_name('network_venue.py')}:NetworkVenue"
-PATIENCE_S = 20.0
+PATIENCE_S = 60.0
 LONG = PositionSide.LONG
 
 

@@ -33,7 +33,7 @@ from botplatform.trading.instruments import Instruments
 
 VENUE = f"{Path(__file__).with_name('network_venue.py')}:NetworkVenue"
 VALIDITY_S = 0.4
-PATIENCE_S = 20.0
+PATIENCE_S = 60.0
 
 
 class Lease:

@@ -22,7 +22,7 @@ from botplatform.runtime.worker import EngineWorker
 from botplatform.settings import BusSettings, NatsSettings
 from botplatform.testing import market
 
-PATIENCE_S = 20.0
+PATIENCE_S = 60.0
 GROUPS: dict[str, tuple[str, ...]] = {"counting": ("market.*",)}
 
 

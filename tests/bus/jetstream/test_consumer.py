@@ -48,7 +48,7 @@ class Taken:
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         while not condition():  # noqa: ASYNC110  # seen from outside only
             await asyncio.sleep(0.005)
 
@@ -178,7 +178,7 @@ async def test_a_process_that_was_paused_stops_when_another_has_taken_over(empty
     await heir.publish_all(ticks(100, start=20))
     lease.keep(paused._fail)  # and it wakes up
     with pytest.raises(StreamError, match="the group everything was taken over by another process"):
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             await paused.wait_failed()
     await until(lambda: len(second.deliveries) == 100)
     assert first.ids == names(20)
@@ -210,11 +210,12 @@ async def test_somebody_else_pulling_from_the_group_cannot_take_events_away(bus:
 
 async def test_a_consumer_that_is_deleted_under_us_is_reported(bus: JetStreamEventBus) -> None:
     await bus.attach("everything", Taken().handle)
-    while (await bus.connection.api("CONSUMER.INFO.EVENTS.everything"))["num_waiting"] == 0:  # noqa: ASYNC110  # the server does it
-        await asyncio.sleep(0.01)
+    async with asyncio.timeout(60):
+        while (await bus.connection.api("CONSUMER.INFO.EVENTS.everything"))["num_waiting"] == 0:  # noqa: ASYNC110  # the server does it
+            await asyncio.sleep(0.01)
     await bus.connection.api("CONSUMER.DELETE.EVENTS.everything")
     with pytest.raises(StreamError, match="run `botplatform setup`"):
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             await bus.wait_failed()
 
 
@@ -225,5 +226,5 @@ async def test_settled_raises_what_a_handler_raised(bus: JetStreamEventBus) -> N
     await bus.attach("everything", breaks)
     await bus.publish(testing.market())
     with pytest.raises(ValueError, match="cannot"):
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             await bus.wait_settled()

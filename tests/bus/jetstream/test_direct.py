@@ -46,7 +46,8 @@ async def test_messages_go_out_and_come_in_whole_and_in_order_and_a_receiver_tha
         client.send("to.one", b"plain")
         client.send_with_headers("to.two", "back", "NATS/1.0\r\na: b\r\n\r\n", b"x\r\ny")
         await client.publish("to.three", b"by nats-py", headers={"c": "d"})
-        await asyncio.wait_for(done.wait(), 10)
+        async with asyncio.timeout(60):
+            await done.wait()
         await subscription.unsubscribe()
         client.send("to.one", b"nobody listens")
         await client.flush()
@@ -59,3 +60,18 @@ async def test_messages_go_out_and_come_in_whole_and_in_order_and_a_receiver_tha
     ]
     with pytest.raises(nats.errors.ConnectionClosedError):
         client.send("to.one", b"too late")
+
+
+async def test_what_was_sent_before_a_flush_is_at_the_server_after_it() -> None:
+    async with (
+        EmbeddedServer() as server,
+        await connect_nats(NatsSettings(url=server.url)) as here,
+        await connect_nats(NatsSettings(url=server.url)) as there,
+    ):
+        for number in range(200):
+            answers = await there.client.subscribe(f"answers.{number}")
+            await there.client.flush()
+            await here.client.publish(f"answers.{number}", b"")
+            await here.client.flush()
+            await there.client.flush()
+            assert answers.pending_msgs == 1

@@ -111,7 +111,7 @@ async def test_a_checkpoint_waits_for_a_server_that_is_away(tmp_path: Path) -> N
         await asyncio.sleep(0.8)
         assert not saving.done()
         async with EmbeddedServer(tmp_path, port=port):
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(60):
                 revision = await saving
                 assert await bus.checkpoints.get("strategy") == (b"two", revision)
             await bus.close()

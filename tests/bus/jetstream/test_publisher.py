@@ -48,8 +48,9 @@ async def test_killing_the_server_with_events_in_flight_loses_doubles_and_reorde
     publishing = asyncio.create_task(bus.publish_all(ticks(total)))
     in_flight = []
     for threshold in (5_000, 15_000):
-        while len(taken) < threshold:  # noqa: ASYNC110  # every turn of the loop counts
-            await asyncio.sleep(0)
+        async with asyncio.timeout(60):
+            while len(taken) < threshold:  # noqa: ASYNC110  # every turn of the loop counts
+                await asyncio.sleep(0)
         in_flight.append(bus._publisher.in_flight)
         await kill(server)
         server = EmbeddedServer(tmp_path, port=port)
@@ -77,7 +78,7 @@ async def test_publishing_waits_while_the_server_is_away(tmp_path: Path) -> None
         assert not any(task.done() for task in publishers)
         server = EmbeddedServer(tmp_path, port=port)
         await server.start()
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             await asyncio.gather(*publishers)
         found = [delivery.event.id async for delivery in bus.replay(["*"])]
         assert found == ["before", *(f"tick-{index}" for index in range(50))]
@@ -94,7 +95,7 @@ async def test_a_server_that_does_not_answer_is_taken_for_lost(tmp_path: Path) -
             await asyncio.sleep(1.2)
             assert not publishing.done()
             os.kill(server.pid, signal.SIGCONT)
-            async with asyncio.timeout(30):
+            async with asyncio.timeout(60):
                 await publishing
             assert [d.event.id async for d in bus.replay(["*"])] == [f"tick-{index}" for index in range(100)]
 
@@ -156,7 +157,7 @@ async def test_publishing_to_a_log_that_was_deleted_says_so(bus: JetStreamEventB
     await bus.publish(testing.market())
     await bus.connection.api("STREAM.DELETE.EVENTS")
     with pytest.raises(StreamError, match="run `botplatform setup`"):
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             await bus.publish(testing.market(id="lost"))
 
 
@@ -171,10 +172,11 @@ async def test_after_closing_publishing_fails_and_does_not_hang(empty_server: Em
 async def test_the_headers_show_the_chain_and_how_long_an_event_is_kept(bus: JetStreamEventBus) -> None:
     client = await nats.connect(bus.connection.where)
     shown = await client.subscribe("*.*")
+    await client._flush_pending(force_flush=True)  # nats-py's `flush` asks ahead of what it has not sent
     await client.flush()
     chain = "0af7651916cd43dd8448eb211c80319c"
     await bus.publish(testing.market(id="b7ad6b7169203331aaaaaaaaaaaaaaaa", correlation_id=chain))
-    message = await shown.next_msg(5)
+    message = await shown.next_msg(60)
     assert message.subject == "market.snapshot"
     assert message.headers is not None
     assert message.headers["Nats-Msg-Id"] == "b7ad6b7169203331aaaaaaaaaaaaaaaa"
@@ -186,7 +188,7 @@ async def test_ticks_expire_and_orders_stay(empty_server: EmbeddedServer) -> Non
     settings = NatsSettings(url=empty_server.url)
     async with await JetStreamEventBus.connect(settings, BusSettings(tick_ttl_s=1), groups={}) as bus:
         await bus.publish_all([testing.market(), testing.order("order.filled"), testing.signal()])
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while [d.event.type async for d in bus.replay(["*"])] != ["order.filled"]:  # noqa: ASYNC110  # the server does it
                 await asyncio.sleep(0.1)
         assert await bus.last_sequence() == 3
@@ -211,11 +213,11 @@ async def test_what_the_server_has_forgotten_the_ids_of_is_not_stored_twice(empt
         for sid in deaf:
             del client._subs[sid]
         publishing = asyncio.create_task(bus.publish_all(ticks(600, start=10)))
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while await bus.last_sequence() < 610:  # noqa: ASYNC110  # the server does it
                 await asyncio.sleep(0.02)
         client._subs.update(deaf)
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             await publishing
         await bus.publish_all(ticks(10, start=610))
         assert [d.event.id async for d in bus.replay(["*"])] == [f"tick-{index}" for index in range(620)]

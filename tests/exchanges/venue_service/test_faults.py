@@ -131,7 +131,7 @@ async def test_a_request_that_is_slow_after_it_was_done_is_found(open_venue: Any
 
 
 async def test_stopping_does_not_wait_for_slowness(open_venue: Any) -> None:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         async with open_venue(slow_share=1.0, slow_s=600.0) as served:
             names = [slow_ones(before=True)[0], slow_ones(before=False)[0]]
             asking = [asyncio.create_task(served.client.submit(buy(name))) for name in names]
@@ -149,7 +149,7 @@ async def test_a_venue_that_disconnects_comes_back_with_everything(open_venue: A
         await served.trade_until(lambda: served.statuses("order-1") == ["ACCEPTED"])
         with pytest.raises(OutcomeUnknown):
             await served.client.submit(resting)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             await served.service.ready.wait()
         assert (await served.client.audit("order-1")).orders == 1
         await served.trade_until(lambda: served.statuses("order-1") == ["ACCEPTED", "FILLED"], 40.0)

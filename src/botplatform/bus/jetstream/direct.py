@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import NamedTuple, TypeAlias
+from typing import Final, NamedTuple, TypeAlias
 
 import nats.errors
 from nats.aio.msg import Msg
@@ -20,6 +20,7 @@ from botplatform.bus.jetstream.credentials import GuardedClient
 
 __all__ = ["DirectClient", "Receive", "Status", "parse_status"]
 
+PING: Final = b"PING\r\n"
 Receive: TypeAlias = Callable[[bytes, bytes, bytes, bytes | None], None]
 """Called with subject, reply, body and headers as they came over the wire; it must not wait."""
 
@@ -94,6 +95,13 @@ class DirectClient(GuardedClient):
         self.stats["out_bytes"] += len(body)
         if self._flush_queue.empty():
             self._flush_queue.put_nowait(asyncio.get_running_loop().create_future())
+
+    async def _send_ping(self, future: asyncio.Future[bool] | None = None) -> None:
+        """Ask behind what waits for the socket: nats-py asks ahead of it, so that its `flush` says nothing about it."""
+        self._pongs.append(future or asyncio.get_running_loop().create_future())
+        self._pending.append(PING)
+        self._pending_data_size += len(PING)
+        await self._flush_pending()
 
     async def _process_msg(self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes) -> None:
         receive = self._receivers.get(sid)
