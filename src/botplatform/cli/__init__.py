@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from pathlib import Path
 from typing import Annotated, Final
@@ -12,6 +13,9 @@ from botplatform.cli.invocation import Invocation, hoisted
 from botplatform.cli.lazy import LazyCommands
 
 __all__ = ["app", "main"]
+
+TERMINATED: Final = 128 + signal.SIGTERM
+"""Exit code after SIGTERM, as shells have it."""
 
 app: Final = typer.Typer(
     name="botplatform",
@@ -59,5 +63,10 @@ def start(
 
 
 def main() -> None:
-    """Run the command line; an error that is expected is one sentence on standard error and an exit code."""
+    """Run the command line; an error that is expected is one sentence on standard error and an exit code.
+
+    SIGTERM ends also a command that has not begun to listen to it, and even the first process of a container, which
+    the kernel spares otherwise.
+    """
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(TERMINATED))
     app(args=hoisted(sys.argv[1:]), prog_name="botplatform")

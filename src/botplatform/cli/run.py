@@ -8,6 +8,7 @@ import signal
 import sys
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -17,15 +18,17 @@ from botplatform.bootstrap import ENGINES, PARTITIONED, groups, open_platform
 from botplatform.bus.jetstream.bus import JetStreamEventBus
 from botplatform.bus.jetstream.connection import Connection, connect_nats
 from botplatform.bus.jetstream.limits import Janitor, sync_advice
+from botplatform.bus.jetstream.permissions import connection_name
 from botplatform.bus.jetstream.setup import SetupReport
 from botplatform.bus.jetstream.setup import setup as set_up
 from botplatform.bus.server import EmbeddedServer
 from botplatform.cli.invocation import invocation_of
+from botplatform.cli.waiting import Wait, wait_for_log, wait_for_server
 from botplatform.core.events import TradingState
 from botplatform.core.seam import SystemClock
 from botplatform.core.tasks import end
 from botplatform.errors import SettingsError
-from botplatform.runtime.health import serve_health
+from botplatform.runtime.health import HealthState, serve_health
 from botplatform.runtime.operator import change_trading_state
 from botplatform.runtime.process import Process
 from botplatform.runtime.trading_state import BucketTradingState
@@ -48,6 +51,7 @@ def run(
     embedded_server: Annotated[  # noqa: FBT002  # a flag
         bool, typer.Option("--embedded", help="Start a NATS server of its own first, kept in .botplatform/nats.")
     ] = False,
+    wait: Wait = 0.0,
 ) -> None:
     """Run engines against the configured bus until stopped by Ctrl-C or SIGTERM.
 
@@ -56,7 +60,7 @@ def run(
     """
     settings = invocation_of(ctx).settings()
     configure_logging(settings.log)
-    run_loop(_run(settings, tuple(engine or ENGINES), start_server=embedded_server))
+    run_loop(_run(settings, tuple(engine or ENGINES), start_server=embedded_server, wait_s=wait))
 
 
 def setup(
@@ -68,6 +72,7 @@ def setup(
             "--watch", help="Go on until stopped, and purge old ticks whenever the log is more than 80 % full."
         ),
     ] = False,
+    wait: Wait = 0.0,
 ) -> None:
     """Create the streams, consumers and buckets that the engines need; what is there is brought up to date.
 
@@ -75,7 +80,7 @@ def setup(
     """
     settings = _with_jetstream(invocation_of(ctx).settings())
     configure_logging(settings.log)
-    run_loop(_setup(settings, watch=watch))
+    run_loop(_setup(settings, watch=watch, wait_s=wait))
 
 
 def halt(ctx: typer.Context, reason: Reason) -> None:
@@ -98,7 +103,9 @@ def run_loop(work: Coroutine[Any, Any, None]) -> None:
     asyncio.run(work)
 
 
-async def _run(settings: Settings, engines: tuple[str, ...], *, start_server: bool) -> None:
+async def _run(settings: Settings, engines: tuple[str, ...], *, start_server: bool, wait_s: float) -> None:
+    if not start_server:
+        await wait_for_log(settings, connection_name(engines), wait_s)
     async with embedded(settings, Path(".botplatform/nats")) if start_server else _as_is(settings) as ready:
         where = ready.nats.url if ready.bus.backend == "jetstream" else "memory"
         async with open_platform(ready, engines) as platform:
@@ -163,13 +170,20 @@ async def _as_is(settings: Settings) -> AsyncIterator[Settings]:
     yield settings
 
 
-async def _setup(settings: Settings, *, watch: bool) -> None:
+async def _setup(settings: Settings, *, watch: bool, wait_s: float) -> None:
+    await wait_for_server(settings, SETUP, wait_s)
     async with await connect_nats(settings.nats, name=SETUP) as connection:
         _tell(await set_up(connection, settings.bus, groups(settings), PARTITIONED), sync_advice(settings.bus))
         if watch:
             typer.echo("watching the room in the log; Ctrl-C ends", err=True)
-            async with looked_after(connection, settings):
+            state = HealthState(started=True, refresh=partial(_watch, connection))
+            connection.on_closed.append(lambda error: setattr(state, "failed", str(error)))
+            async with looked_after(connection, settings), serve_health(settings.health, state):
                 await _signalled()
+
+
+def _watch(connection: Connection, state: HealthState) -> None:
+    state.connected = connection.connected.is_set()
 
 
 def _tell(report: SetupReport, advice: str) -> None:

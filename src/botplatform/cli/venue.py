@@ -11,12 +11,14 @@ from typing import Annotated
 
 import typer
 
-from botplatform.bus.jetstream.connection import connect_nats
+from botplatform.bus.jetstream.connection import Connection, connect_nats
 from botplatform.cli.invocation import invocation_of
+from botplatform.cli.waiting import Wait, wait_for_server
 from botplatform.core.seam import SystemClock
 from botplatform.exchanges.venue_service import Book, BookedVenue, VenueService
 from botplatform.exchanges.venue_service.crash import CrashPoint
 from botplatform.exchanges.venue_service.link import NatsLink
+from botplatform.runtime.health import HealthState, serve_health
 from botplatform.settings import Settings
 from botplatform.telemetry.logs import configure_logging
 from botplatform.trading.instruments import Instruments
@@ -24,6 +26,8 @@ from botplatform.trading.instruments import Instruments
 __all__ = ["venue"]
 
 SECOND_SIGNAL_EXIT = 3
+VENUE = "venue"
+"""Name of its connection, after the role whose permissions it needs."""
 
 
 def venue(
@@ -32,6 +36,7 @@ def venue(
         Path | None,
         typer.Option(help="File that is its book. Default: the setting venue.book, .botplatform/venue.sqlite."),
     ] = None,
+    wait: Wait = 0.0,
 ) -> None:
     """Run the paper venue as a process of its own, until stopped by Ctrl-C or SIGTERM.
 
@@ -59,31 +64,37 @@ def venue(
     more = () if book is None else (f"venue.book={book}",)
     settings = invocation_of(ctx).settings(*more)
     configure_logging(settings.log)
-    asyncio.run(_serve(settings))
+    asyncio.run(_serve(settings, wait))
 
 
-async def _serve(settings: Settings) -> None:
+async def _serve(settings: Settings, wait_s: float) -> None:
+    await wait_for_server(settings, VENUE, wait_s)
     crash, clock, account_id = CrashPoint.of(os.environ), SystemClock(), settings.exchange.account_id
 
-    server = ""
+    connection: Connection | None = None
 
     async def dial() -> NatsLink:
-        nonlocal server
-        connection = await connect_nats(settings.nats, name="venue")
-        server = connection.where
+        nonlocal connection
+        connection = await connect_nats(settings.nats, name=VENUE)
         return connection
+
+    def refresh(state: HealthState) -> None:
+        state.connected = service.ready.is_set() and connection is not None and connection.connected.is_set()
+        state.started = state.started or state.connected
 
     chosen = settings.venue
     with Book(chosen.book, name=chosen.name, account_id=account_id, balance=chosen.balance, fsync=chosen.fsync) as book:
         instruments = Instruments(settings.instruments)
         booked = BookedVenue(book, settings.exchange, instruments, settings.symbols, crash)
         service = VenueService(booked, chosen, dial, clock, crash)
-        serving = asyncio.create_task(_until_signal(service))
-        await asyncio.wait([serving, asyncio.ensure_future(service.ready.wait())], return_when=asyncio.FIRST_COMPLETED)
-        if service.ready.is_set():
-            where = f"account {account_id} on {server}, book {chosen.book}"
-            typer.echo(f"the venue {chosen.name} serves {where}; Ctrl-C ends", err=True)
-        await serving
+        async with serve_health(settings.health, HealthState(refresh=refresh)):
+            serving = asyncio.create_task(_until_signal(service))
+            waits = [serving, asyncio.ensure_future(service.ready.wait())]
+            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+            if service.ready.is_set() and connection is not None:
+                where = f"account {account_id} on {connection.where}, book {chosen.book}"
+                typer.echo(f"the venue {chosen.name} serves {where}; Ctrl-C ends", err=True)
+            await serving
 
 
 async def _until_signal(service: VenueService) -> None:

@@ -1,0 +1,68 @@
+"""Waiting, when a process starts, for a server and a log that others are bringing up at the same time."""
+
+from __future__ import annotations
+
+import logging
+from typing import Annotated, Final
+
+import typer
+
+from botplatform.bus.jetstream.connection import connect_nats
+from botplatform.bus.jetstream.setup import check_log, read_log_id
+from botplatform.core.seam import Clock, SystemClock
+from botplatform.errors import BusError
+from botplatform.settings import Settings
+
+__all__ = ["Wait", "wait_for_log", "wait_for_server"]
+
+RETRY_S: Final = 0.5
+"""Seconds between two attempts."""
+
+Wait = Annotated[
+    float,
+    typer.Option(
+        "--wait",
+        min=0,
+        max=86_400,
+        metavar="SECONDS",
+        help="Seconds in which the server may still be starting, and the log be set up by others.",
+    ),
+]
+
+logger = logging.getLogger(__name__)
+
+
+async def wait_for_server(settings: Settings, name: str, wait_s: float, *, clock: Clock | None = None) -> None:
+    """Wait until NATS answers; raise the last `BusError` when it does not within `wait_s` seconds.
+
+    Credentials that are refused are tried again too: a server may be about to learn them. 0 does not even look.
+    """
+    await _wait(settings, name, wait_s, clock or SystemClock(), log=False)
+
+
+async def wait_for_log(settings: Settings, name: str, wait_s: float, *, clock: Clock | None = None) -> None:
+    """Wait until NATS answers and the log is set up; raise the last `BusError` otherwise, as `wait_for_server`.
+
+    `name` is the connection's, as the process uses it: permissions depend on it.
+    """
+    await _wait(settings, name, wait_s, clock or SystemClock(), log=True)
+
+
+async def _wait(settings: Settings, name: str, wait_s: float, clock: Clock, *, log: bool) -> None:
+    if not wait_s or settings.bus.backend != "jetstream":
+        return
+    until_ns, said = clock.monotonic_ns() + round(wait_s * 1e9), ""
+    while True:
+        try:
+            async with await connect_nats(settings.nats, name=name) as connection:
+                if log:
+                    await read_log_id(connection)
+                    await check_log(connection, settings.bus)
+        except BusError as e:
+            if clock.monotonic_ns() >= until_ns:
+                raise
+            if said != (said := str(e)):
+                logger.warning("waiting for at most %g s: %s", wait_s, said)
+            await clock.sleep(RETRY_S)
+        else:
+            return
