@@ -7,20 +7,27 @@ import http.client
 import json
 import socket
 from collections.abc import AsyncIterator
+from decimal import Decimal
 from typing import Any
 
 import pytest
 from prometheus_client import Counter
+from prometheus_client.openmetrics.parser import text_string_to_metric_families as openmetrics
 from prometheus_client.parser import text_string_to_metric_families
 
 from botplatform.bus.jetstream import JetStreamEventBus
 from botplatform.bus.server import EmbeddedServer
+from botplatform.core.events import PositionSide, TradingState
+from botplatform.core.seam import SimulatedClock
 from botplatform.errors import BusError, SettingsError
+from botplatform.runtime.facts import AccountFacts
 from botplatform.runtime.health import EngineStatus, HealthState, group_lag, serve_health
 from botplatform.runtime.http_server import MAX_CONNECTIONS, MAX_REQUEST, Request, Response, serve_http
 from botplatform.settings import BusSettings, NatsSettings
 from botplatform.settings_health import HealthSettings
-from botplatform.testing import market
+from botplatform.telemetry.metrics import EngineMeter
+from botplatform.telemetry.metrics_catalogue import MAX_SYMBOLS
+from botplatform.testing import START_NS, decision, market
 
 
 def free_port() -> int:
@@ -30,8 +37,23 @@ def free_port() -> int:
 
 @pytest.fixture
 def state() -> HealthState:
-    engine = EngineStatus("signals", events_in=7, events_out=5, sequence=99, lag=3, owned=[0, 4])
-    return HealthState(started=True, engines=[engine, EngineStatus("storage")], publish_in_flight=2, dead_letters=1)
+    clock = SimulatedClock(START_NS + 3_000_000)
+    meter = EngineMeter("signals", clock)
+    meter.dead_letters, meter.redelivered = 1, 2
+    for _ in range(7):
+        meter.handled(market("BTCUSDT", correlation_id="ab" * 16), clock.monotonic_ns() - 30_000)
+    meter.handled(decision(correlation_id="cd" * 16), clock.monotonic_ns() - 30_000)
+    meter.sent([market("BTCUSDT")] * 5)
+    engine = EngineStatus(
+        "signals",
+        owned=[0, 4],
+        sequences={0: 99, 4: 97},
+        checkpoint_age_s={0: 1.5, 4: 0},
+        quarantined=1,
+        lag={0: 3},
+        meter=meter,
+    )
+    return HealthState(started=True, engines=[engine, EngineStatus("storage")], publish_in_flight=2)
 
 
 @pytest.fixture
@@ -143,32 +165,84 @@ async def test_the_metrics_are_prometheus_text(port: int, state: HealthState) ->
     assert status == 200
     assert headers["Content-Type"].startswith("text/plain")
     samples = {
-        (sample.name, sample.labels.get("engine", "")): sample.value
+        (sample.name, *sample.labels.values()): sample.value
         for family in text_string_to_metric_families(body.decode())
         for sample in family.samples
     }
     expected = {
-        ("botplatform_events_in_total", "signals"): 7,
-        ("botplatform_events_out_total", "signals"): 5,
-        ("botplatform_handled_sequence", "signals"): 99,
-        ("botplatform_lag", "signals"): 3,
+        ("botplatform_events_in_total", "signals", "market.snapshot"): 7,
+        ("botplatform_events_in_total", "signals", "strategy.decision"): 1,
+        ("botplatform_events_out_total", "signals", "market.snapshot"): 5,
+        ("botplatform_handled_sequence", "signals", "0"): 99,
+        ("botplatform_lag_events", "signals", "0"): 3,
+        ("botplatform_checkpoint_age_seconds", "signals", "0"): 1.5,
+        ("botplatform_quarantined_symbols", "signals"): 1,
         ("botplatform_owned_partitions", "signals"): 2,
         ("botplatform_owned_partitions", "storage"): 0,
-        ("botplatform_publish_in_flight", ""): 2,
-        ("botplatform_dead_letters_total", ""): 1,
-        ("botplatform_reconnects_total", ""): 0,
-        ("botplatform_ready", ""): 1,
-        ("botplatform_mine_total", ""): 3,
+        ("botplatform_publish_in_flight",): 2,
+        ("botplatform_dead_letters_total", "signals"): 1,
+        ("botplatform_redeliveries_total", "signals"): 2,
+        ("botplatform_reconnects_total",): 0,
+        ("botplatform_ready",): 1,
+        ("botplatform_mine_total",): 3,
+        ("botplatform_processing_seconds_bucket", "signals", "2.5e-05", "market.snapshot"): 0,
+        ("botplatform_processing_seconds_bucket", "signals", "5e-05", "market.snapshot"): 7,
+        ("botplatform_processing_seconds_count", "signals", "market.snapshot"): 7,
+        ("botplatform_event_latency_seconds_sum", "signals", "market.snapshot"): 0.021,
     }
     assert samples | expected == samples
-    assert ("botplatform_lag", "storage") not in samples
-    assert samples["process_resident_memory_bytes", ""] > 0
+    assert not [name for name in samples if name[:2] == ("botplatform_lag_events", "storage")]
+    assert samples[("process_resident_memory_bytes",)] > 0
 
 
 async def test_openmetrics_is_spoken_where_it_is_asked_for(port: int) -> None:
     _, body, headers = await ask(port, "/metrics", Accept="application/openmetrics-text; version=1.0.0")
     assert headers["Content-Type"].startswith("application/openmetrics-text")
     assert body.endswith(b"# EOF\n")
+    exemplars = {
+        (sample.name, sample.labels["type"], sample.exemplar.labels["trace_id"], sample.exemplar.value)
+        for family in openmetrics(body.decode())  # type: ignore[no-untyped-call]  # prometheus_client leaves it out
+        for sample in family.samples
+        if sample.exemplar
+    }
+    assert exemplars == {
+        ("botplatform_processing_seconds_bucket", "strategy.decision", "cd" * 16, 30e-6),
+        ("botplatform_event_latency_seconds_bucket", "strategy.decision", "cd" * 16, 3e-3),
+    }, "ticks are not traced, decisions always are"
+
+
+@pytest.mark.parametrize("silent", [False, True])
+async def test_what_the_log_does_not_say_in_time_is_absent_and_the_rest_is_served(*, silent: bool) -> None:
+    async def look(state: HealthState) -> None:
+        state.trading = TradingState.HALTED
+        if silent:
+            await asyncio.Event().wait()
+        raise BusError("the log does not answer")
+
+    state = HealthState(started=True, look=look, lag_known=True)
+    async with serve_health(HealthSettings(port=free_port(), lag_timeout_s=0.05), state) as port:
+        _, body, _ = await ask(port, "/metrics")
+    assert b"botplatform_lag_known 0.0" in body
+    assert b'botplatform_trading_state{engine="execution",state="HALTED"} 1.0' in body
+    assert b'botplatform_trading_state{engine="execution",state="ACTIVE"} 0.0' in body
+    assert b"botplatform_ready 1.0" in body
+
+
+async def test_positions_beyond_the_bound_are_counted_and_have_no_series(port: int, state: HealthState) -> None:
+    held = {(f"S{number:03}", PositionSide.LONG): Decimal("0.5") for number in range(MAX_SYMBOLS + 3)}
+    one = Decimal(1)
+    state.account = AccountFacts(held, {PositionSide.LONG: 103}, one, -one, one, one, one / 8)
+    _, body, _ = await ask(port, "/metrics")
+    lines = body.decode().splitlines()
+    assert len([line for line in lines if line.startswith("botplatform_position_quantity{")]) == MAX_SYMBOLS
+    for expected in (
+        'botplatform_position_quantity{engine="portfolio",side="LONG",symbol="S099"} 0.5',
+        'botplatform_position_symbols_left_out{engine="portfolio"} 3.0',
+        'botplatform_positions_open{engine="portfolio",side="LONG"} 103.0',
+        'botplatform_unrealized_profit{engine="portfolio"} -1.0',
+        'botplatform_drawdown_ratio{engine="portfolio"} 0.125',
+    ):
+        assert expected in lines
 
 
 async def test_an_unknown_path_is_told_the_known_ones(port: int) -> None:

@@ -8,7 +8,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from functools import cached_property, partial
 from typing import Final, NamedTuple
 
-from botplatform.bootstrap.condition import refresh
+from botplatform.bootstrap.condition import look, refresh
 from botplatform.bootstrap.engines import (
     ENGINES,
     PARTITIONED,
@@ -182,7 +182,11 @@ class _Builder:
             heartbeat_s=self.settings.monitoring.heartbeat_s,
             jobs=tuple(jobs),
         )
-        health = HealthState(lag=self.lag, refresh=partial(refresh, process, self.membership, self.connection))
+        health = HealthState(
+            lag=self.lag,
+            refresh=partial(refresh, process, self.membership, self.connection),
+            look=partial(look, process, self.connection, self.settings.bus.stream, self.trading),
+        )
         return Platform(process, self.connection, self.trading, self.membership, self.model, health)
 
     async def lag(self) -> int:

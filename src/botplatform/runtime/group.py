@@ -8,6 +8,7 @@ from typing import Protocol
 from botplatform.core.event_bus import Right
 from botplatform.core.seam import Clock
 from botplatform.runtime.membership import Ownership
+from botplatform.telemetry.metrics import EngineMeter
 
 __all__ = ["GroupWorkers", "PartitionWorker"]
 
@@ -17,6 +18,7 @@ class PartitionWorker(Protocol):
 
     events_in: int
     events_out: int
+    meter: EngineMeter
 
     async def start(self) -> None:
         """Restore the state and begin."""
@@ -44,6 +46,7 @@ class GroupWorkers:
         self.name = name
         self.started_ns = clock.now_ns()
         self.workers: dict[int, PartitionWorker] = {}
+        self.meter = EngineMeter(name, clock)
         self._build = build
         self._right = right
         self._retired_in = 0
@@ -62,6 +65,7 @@ class GroupWorkers:
     async def acquired(self, ownership: Ownership) -> None:
         """Begin to handle a partition."""
         worker = self._build(ownership, self._right(ownership))
+        worker.meter = self.meter
         self.workers[ownership.partition] = worker
         await worker.start()
 

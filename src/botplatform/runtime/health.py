@@ -5,7 +5,7 @@
 | `/livez` | its event loop turns and nothing failed | restarting it |
 | `/readyz` | it has started, is connected, has no problems and is not draining | taking it into account |
 | `/startupz` | it has started | being patient with it |
-| `/metrics` | always: Prometheus, as text | people |
+| `/metrics` | always: Prometheus, as text, or OpenMetrics with exemplars | people; see `docs/metrics.md` |
 | `/lag` | the log says how much is pending: `{"lag": 12}` | scaling |
 """
 
@@ -13,8 +13,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Mapping
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -23,10 +23,13 @@ from prometheus_client.exposition import choose_encoder
 
 from botplatform.bus.jetstream.connection import Connection
 from botplatform.bus.jetstream.setup import list_groups
+from botplatform.core.events import TradingState
 from botplatform.errors import BusError
-from botplatform.runtime.health_metrics import StateCollector, new_registry
+from botplatform.runtime.facts import AccountFacts, OrderFacts
+from botplatform.runtime.health_metrics import StateCollector, Taken, new_registry
 from botplatform.runtime.http_server import Request, Response, serve_http
 from botplatform.settings_health import HealthSettings
+from botplatform.telemetry.metrics import EngineMeter
 
 __all__ = ["EngineStatus", "HealthState", "group_lag", "serve_health"]
 
@@ -40,15 +43,29 @@ class EngineStatus:
     """Events handled since the process started."""
     events_out: int = 0
     """Events published since the process started."""
-    sequence: int | None = None
-    """Place in the log of the newest event that was handled; None where there is none."""
-    lag: int | None = None
-    """Events that wait for the engine; None where that is not known."""
     owned: Collection[int] = ()
     """Partitions that this process owns."""
+    sequences: Mapping[int, int] = field(default_factory=dict)
+    """Place in the log of the newest event that was handled, by partition."""
+    checkpoint_age_s: Mapping[int, float] = field(default_factory=dict)
+    """Seconds since the state was saved, by partition; 0 while nothing was handled since."""
+    quarantined: int = 0
+    """Symbols that wait for a person."""
+    lag: Mapping[int, int] = field(default_factory=dict)
+    """Events that wait, by partition; empty while that is not known."""
+    meter: EngineMeter | None = None
+    """What was counted and timed; None where nothing is."""
 
 
 async def _no_lag() -> int:
+    return 0
+
+
+async def _look_at_nothing(state: HealthState) -> None:
+    """Find nothing out."""
+
+
+def _no_spans() -> int:
     return 0
 
 
@@ -69,14 +86,36 @@ class HealthState:
     engines: list[EngineStatus] = field(default_factory=list)
     publish_in_flight: int = 0
     """Events on their way to the log."""
-    dead_letters: int = 0
-    """Events put aside since the process started."""
+    publish_window: int = 0
+    """Events that may be on their way at once; 0: as many as there are."""
+    publish_pauses: int = 0
+    """Times that publishing of ticks began to wait since the process started, because the log was nearly full."""
+    conflated: int = 0
+    """Ticks left out since the process started."""
+    undecodable: int = 0
+    """Messages since the process started that were no events."""
+    dropped_live: int = 0
+    """Events that live views did not see since the process started."""
     reconnects: int = 0
     """Connections that came back since the process started."""
+    failovers: int = 0
+    """Partitions taken over from processes that had died, since the process started."""
+    orders: OrderFacts | None = None
+    """The open orders; None where execution does not run here."""
+    account: AccountFacts | None = None
+    """What is held; None where portfolio does not run here."""
+    trading: TradingState | None = None
+    """Whether trading is allowed; None where execution does not run here."""
+    lag_known: bool = False
+    """The log said in time how much waits."""
+    dropped_spans: Callable[[], int] = _no_spans
+    """Returns how many spans were thrown away since the process started."""
     lag: Callable[[], Awaitable[int]] = _no_lag
     """Returns how many events the groups of this process have pending, in all of its replicas; see `group_lag`."""
     refresh: Callable[[HealthState], None] | None = None
-    """Brings the state up to date."""
+    """Brings the state up to date, as far as this process knows it."""
+    look: Callable[[HealthState], Awaitable[None]] = _look_at_nothing
+    """Called before `/metrics`: finds out what takes longer, and what only the log knows. May raise `BusError`."""
     registry: CollectorRegistry = field(default_factory=new_registry)
     """Where anybody may register further metrics."""
 
@@ -149,8 +188,14 @@ class _Answers:
         return _verdict([] if self._state.started else ["it has not finished starting"])
 
     async def _metrics(self, request: Request) -> Response:
+        state = self._state
+        state.lag_known = False
+        with suppress(TimeoutError, BusError):
+            async with asyncio.timeout(self._timeout_s):
+                await state.look(state)
         encode, content_type = choose_encoder(request.accept)
-        return Response(200, encode(self._state.registry), content_type)
+        taken = Taken(state.registry.collect())
+        return Response(200, await asyncio.to_thread(encode, taken), content_type)
 
     async def _lag(self, _request: Request) -> Response:
         try:

@@ -12,6 +12,7 @@ from botplatform.core.tasks import end
 from botplatform.engines.market_data.engine import MarketDataEngine
 from botplatform.runtime.membership import Ownership
 from botplatform.runtime.source import SourceRunner
+from botplatform.telemetry.metrics import EngineMeter
 
 __all__ = ["MarketDataGroup", "Source"]
 
@@ -40,6 +41,7 @@ class MarketDataGroup:
         self.name = MarketDataEngine.name
         self.started_ns = clock.now_ns()
         self.events_in = 0
+        self.meter = EngineMeter(self.name, clock)
         self._bus = bus
         self._build = build
         self._right = right
@@ -56,6 +58,7 @@ class MarketDataGroup:
         """Begin to publish the symbols of a partition."""
         source = self._build(ownership, self._right(ownership))
         if source is not None:
+            source.runner.meter = self.meter
             task = asyncio.create_task(source.runner.run(), name=f"source-{ownership.partition}")
             task.add_done_callback(lambda _: self._changed.set())
             self._sources[ownership.partition] = (source, task)
@@ -96,4 +99,6 @@ class MarketDataGroup:
         while True:
             await clock.sleep(every_s)
             for source, _ in list(self._sources.values()):
-                await self._bus.publish_all(source.engine.idle(clock.now_ns()))
+                silent = source.engine.idle(clock.now_ns())
+                await self._bus.publish_all(silent)
+                self.meter.sent(silent)

@@ -12,6 +12,7 @@ from botplatform.core.events import Event, Severity, SystemEvent
 from botplatform.core.seam import Clock, derive_id
 from botplatform.core.tasks import end
 from botplatform.runtime.membership import Group, Ownership
+from botplatform.telemetry.metrics import EngineMeter
 
 __all__ = ["GroupRunner", "Job", "Members", "Process", "Solo"]
 
@@ -26,6 +27,7 @@ class GroupRunner(Group, Protocol):
 
     name: str
     started_ns: int
+    meter: EngineMeter
 
     @property
     def events_in(self) -> int:

@@ -30,7 +30,6 @@ class SourceRunner:
         show_first: Callable[[MarketEvent], Awaitable[bool]] | None = None,
         right: Right | None = None,
         batch: int = 1,
-        meter: EngineMeter | None = None,
     ) -> None:
         self._snapshots = snapshots
         self._take = take
@@ -39,7 +38,8 @@ class SourceRunner:
         self._batch = batch
         self._right = right
         self._abandoned = False
-        self._meter = meter
+        self.meter: EngineMeter | None = None
+        """Counts what is published."""
         self.published = 0
 
     async def run(self) -> None:
@@ -66,5 +66,5 @@ class SourceRunner:
                 await self._right.wait_valid()
             await self._bus.publish_all(events)
             self.published += len(events)
-            if self._meter is not None:
-                self._meter.sent(events)
+            if self.meter is not None:
+                self.meter.sent(events)

@@ -148,6 +148,11 @@ class JetStreamEventBus:
         """Events that are on their way to the log."""
         return self._publisher.in_flight
 
+    @property
+    def window(self) -> int:
+        """Events that may be on their way at once."""
+        return self._settings.publish_window
+
     def log_id(self) -> str:
         """Return the id of the log, minted when it was set up first; part of every root's id."""
         return self._log_id

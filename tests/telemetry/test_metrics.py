@@ -1,0 +1,102 @@
+"""Counting and timing events: what ends up in which bucket, and what becomes an exemplar."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from botplatform.core.seam import SimulatedClock
+from botplatform.telemetry.metrics import LATENCY_S, PROCESSING_S, EngineMeter
+from botplatform.telemetry.metrics_catalogue import CATALOGUE, LIBRARY, Kind, family_of
+from botplatform.testing import START_NS, decision, market, order
+
+
+def meter(late_ns: int = 0) -> tuple[EngineMeter, SimulatedClock]:
+    clock = SimulatedClock(START_NS + late_ns)
+    return EngineMeter("signals", clock), clock
+
+
+@given(st.lists(st.integers(0, 10**11), max_size=20))
+def test_every_event_is_in_the_bucket_of_its_time_and_in_the_sum(times_ns: list[int]) -> None:
+    counting, clock = meter()
+    for took_ns in times_ns:
+        counting.handled(market("BTCUSDT"), clock.monotonic_ns() - took_ns)
+    if not times_ns:
+        assert counting.by_type == {}
+        return
+    tally = counting.by_type["market.snapshot"]
+    for index in range(len(PROCESSING_S) + 1):
+        expected = [each for each in times_ns if bisect_left(PROCESSING_S, each / 1e9) == index]
+        assert tally.processing.counts[index] == len(expected)
+    assert tally.processing.sum_ns == sum(times_ns)
+    assert tally.count == sum(tally.latency.counts) == len(times_ns)
+
+
+def test_latency_is_counted_from_the_events_own_timestamp() -> None:
+    counting, clock = meter(late_ns=2_000_000)
+    counting.handled(market("BTCUSDT"), clock.monotonic_ns())
+    latency = counting.by_type["market.snapshot"].latency
+    assert latency.counts[LATENCY_S.index(0.0025)] == 1
+    assert (latency.sum_ns, counting.skewed) == (2_000_000, 0)
+
+
+def test_an_event_from_the_future_counts_as_skew_and_as_no_latency() -> None:
+    counting, clock = meter(late_ns=-5_000_000)
+    counting.handled(market("BTCUSDT"), clock.monotonic_ns())
+    latency = counting.by_type["market.snapshot"].latency
+    assert (latency.counts[0], latency.sum_ns, counting.skewed) == (1, 0, 1)
+
+
+@pytest.mark.parametrize(
+    ("event", "expected"),
+    [
+        (decision(correlation_id="c"), "c"),
+        (order("order.filled", correlation_id="d"), "d"),
+        (market("BTCUSDT", correlation_id="c"), None),
+    ],
+    ids=["decision", "order", "tick"],
+)
+def test_only_chains_that_are_traced_are_exemplars(event: object, expected: str | None) -> None:
+    counting, clock = meter()
+    counting.handled(event, clock.monotonic_ns())  # type: ignore[arg-type]  # parametrised
+    (tally,) = counting.by_type.values()
+    seen = tally.processing.exemplars[0]
+    assert (seen and seen.correlation_id) == expected
+
+
+def test_a_sampled_tick_is_an_exemplar_of_both_its_buckets() -> None:
+    counting, clock = meter(late_ns=7_000_000)
+    counting.sampled = lambda event: event.correlation_id == "yes"
+    for chain in ("yes", "no"):
+        counting.handled(market("BTCUSDT", correlation_id=chain), clock.monotonic_ns() - 70_000)
+    tally = counting.by_type["market.snapshot"]
+    found = [each for histogram in (tally.processing, tally.latency) for each in histogram.exemplars if each]
+    assert [(each.value_ns, each.correlation_id) for each in found] == [(70_000, "yes"), (7_000_000, "yes")]
+
+
+def test_what_is_published_counts_by_type() -> None:
+    counting, _ = meter()
+    counting.sent([market("A"), market("B"), decision()])
+    assert counting.published == {"market.snapshot": 2, "strategy.decision": 1}
+
+
+def test_names_and_units_are_by_the_rules_of_prometheus() -> None:
+    names = [each.name for each in CATALOGUE]
+    assert len(names) == len(set(names))
+    assert all(name.startswith("botplatform_") and name == name.lower() for name in names)
+    for each in (*CATALOGUE, *LIBRARY):
+        assert each.name.endswith("_total") is (each.kind is Kind.COUNTER), each.name
+        assert not each.name.endswith(("_ms", "_us", "_minutes", "_percent", "_count", "_sum", "_bucket")), each.name
+        assert not {"order_id", "correlation_id", "trace_id", "id"}.intersection(each.labels)
+        assert each.meaning.endswith(".")
+    assert all(each.name.endswith("_seconds") for each in CATALOGUE if each.kind is Kind.HISTOGRAM)
+    assert [each.name for each in CATALOGUE if "symbol" in each.labels] == ["botplatform_position_quantity"]
+
+
+def test_a_family_has_the_name_that_is_asked_for() -> None:
+    for each in CATALOGUE:
+        suffix = {Kind.COUNTER: "_total", Kind.INFO: "_info"}.get(each.kind, "")
+        assert family_of(each).name + suffix == each.name
