@@ -1,0 +1,129 @@
+"""From spans of ours to a collector, by the exporters of OpenTelemetry: the one module that imports it all."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from importlib.metadata import version
+from typing import Any, Final
+
+from opentelemetry.sdk.resources import OTELResourceDetector, Resource
+from opentelemetry.sdk.trace import Event as SpanEvent
+from opentelemetry.sdk.trace import ReadableSpan
+from opentelemetry.sdk.trace.export import ConsoleSpanExporter, SpanExporter, SpanExportResult
+from opentelemetry.sdk.util.instrumentation import InstrumentationScope
+from opentelemetry.trace import Link, SpanContext, SpanKind, Status, StatusCode, TraceFlags
+
+from botplatform.errors import MissingExtra
+from botplatform.telemetry.attributes import attributes_of
+from botplatform.telemetry.spans import Span
+
+__all__ = ["OtelSender", "make_exporter", "to_readable"]
+
+PREFIX: Final = "botplatform-"
+TIMEOUT_S: Final = 5.0
+_KINDS: Final = {kind.name: kind for kind in SpanKind}
+_SAMPLED: Final = TraceFlags(TraceFlags.SAMPLED)
+_OK: Final = Status(StatusCode.UNSET)
+_SCOPE: Final = InstrumentationScope("botplatform", version("botplatform"))
+
+
+class OtelSender:
+    """Turns spans into those of the SDK, one resource for each engine, and hands them to exporters."""
+
+    def __init__(
+        self, exporters: Sequence[SpanExporter], *, system: str, instance: str, alone: bool, name: str = ""
+    ) -> None:
+        """Take the exporters; `name` is what `OTEL_SERVICE_NAME` says, `alone` that there is but one engine here."""
+        self._exporters = exporters
+        self._system = system
+        self._instance = instance
+        self._name = name
+        self._alone = alone
+        self._resources: dict[str, Resource] = {}
+
+    def send(self, spans: Sequence[Span]) -> bool:
+        """Send spans; tell whether every exporter took them."""
+        made = [to_readable(span, self._resource(span.service), self._system) for span in spans]
+        results = [exporter.export(made) for exporter in self._exporters]
+        return all(result is SpanExportResult.SUCCESS for result in results)
+
+    def close(self) -> None:
+        """End the exporters."""
+        for exporter in self._exporters:
+            exporter.shutdown()
+
+    def _resource(self, service: str) -> Resource:
+        found = self._resources.get(service)
+        if found is None:
+            ours = Resource({"service.instance.id": self._instance, "service.version": version("botplatform")})
+            given = OTELResourceDetector().detect()
+            name = self._name or str(given.attributes.get("service.name", ""))
+            named = name if name and self._alone else f"{name}-{service}" if name else PREFIX + service
+            default = Resource.create().merge(ours)
+            found = default.merge(given).merge(Resource({"service.name": named}))
+            self._resources[service] = found
+        return found
+
+
+def to_readable(span: Span, resource: Resource, system: str) -> ReadableSpan:
+    """Make a finished span of the SDK."""
+    trace = int(span.trace, 16)
+    return ReadableSpan(
+        name=span.name,
+        context=_context(trace, span.id),
+        parent=_context(trace, span.parent) if span.parent else None,
+        resource=resource,
+        attributes=attributes_of(span, system),
+        events=[SpanEvent(note.name, dict(note.attributes), note.at_ns) for note in span.notes],
+        links=[Link(_context(int(link.trace, 16), link.span)) for link in span.links],
+        kind=_KINDS[span.kind.value],
+        status=_OK if span.failure is None else Status(StatusCode.ERROR, span.failure.text or span.failure.type),
+        start_time=span.start_ns,
+        end_time=max(span.start_ns, span.end_ns),
+        instrumentation_scope=_SCOPE,
+    )
+
+
+def _context(trace: int, span: str) -> SpanContext:
+    return SpanContext(trace, int(span, 16), is_remote=False, trace_flags=_SAMPLED)
+
+
+def make_exporter(kind: str, protocol: str, endpoint: str, environ: Mapping[str, str]) -> SpanExporter:
+    """Make the exporter of a kind (`otlp`, `console`); what is not given it takes from the `OTEL_…` variables.
+
+    Raises `MissingExtra` for gRPC without the extra `otlp-grpc`.
+    """
+    if kind == "console":
+        return ConsoleSpanExporter()
+    given: dict[str, Any] = {}
+    if not any(environ.get(f"OTEL_EXPORTER_OTLP_{each}TIMEOUT") for each in ("", "TRACES_")):
+        given["timeout"] = TIMEOUT_S
+    if protocol == "grpc":
+        if endpoint:
+            given |= {"endpoint": endpoint, "insecure": not endpoint.startswith("https")}
+        return _grpc(given)
+    from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter  # noqa: PLC0415  # only then
+
+    _quiet("opentelemetry.exporter.otlp")
+    if endpoint:
+        given["endpoint"] = endpoint if endpoint.endswith("/v1/traces") else f"{endpoint.rstrip('/')}/v1/traces"
+    return OTLPSpanExporter(**given)
+
+
+def _grpc(given: dict[str, Any]) -> SpanExporter:
+    try:
+        from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import (  # noqa: PLC0415  # an extra
+            OTLPSpanExporter,
+        )
+    except ImportError as e:
+        raise MissingExtra("traces over gRPC need the extra otlp-grpc: pip install 'botplatform[otlp-grpc]'") from e
+    _quiet("opentelemetry.exporter.otlp")
+    made: SpanExporter = OTLPSpanExporter(**given)
+    return made
+
+
+def _quiet(name: str) -> None:
+    """Silence an exporter about each attempt that fails: what is lost is told once, in one line."""
+    logging.getLogger(name).setLevel(logging.CRITICAL + 1)
+    logging.getLogger("opentelemetry.sdk").setLevel(logging.ERROR)

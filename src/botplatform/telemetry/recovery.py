@@ -1,0 +1,129 @@
+"""The spans that a dead process had made and not sent: its successor makes them again, from the log, with equal ids.
+
+A process sends spans every half a second, so `kill -9` loses the newest ones, and what others made below them would
+hang in the air. Only what is always traced is made again, and only of the last moments.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Collection, Iterable
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from botplatform.core.event_bus import Delivery, matches
+from botplatform.core.events import CATALOGUE, Event, OrderEvent
+from botplatform.telemetry.call import SUBMIT, Call
+from botplatform.telemetry.sampling import FREQUENT
+from botplatform.telemetry.span_ids import consumer_id, producer_id, trace_of
+from botplatform.telemetry.spans import Kind, Span, Value
+from botplatform.telemetry.turn import Place, Turn
+
+if TYPE_CHECKING:
+    from botplatform.telemetry.tracing import Tracing
+
+__all__ = ["LOOK_BACK", "Recovery", "rare"]
+
+WINDOW_NS: Final = 2_000_000_000
+"""How long before the last output of the dead process its spans may have been lost."""
+LOOK_BACK: Final = 5_000
+"""How far the log is read back for them, in events."""
+EXECUTION: Final = "execution"
+
+
+class _Window(NamedTuple):
+    since: int
+    """Spans of what was made earlier were sent."""
+    last: int
+    """Sequence of the dead owner's last output: it had handled what is before."""
+    made: set[str]
+    """Ids of spans that were made again."""
+
+
+def rare(patterns: Iterable[str]) -> list[str]:
+    """Return the types among those that patterns mean which are always traced."""
+    given = tuple(patterns)
+    return [kind for kind in CATALOGUE if kind not in FREQUENT and any(matches(one, kind) for one in given)]
+
+
+class Recovery:
+    """What earlier owners of this process's partitions may have left unsent."""
+
+    def __init__(self, tracing: Tracing) -> None:
+        self._tracing = tracing
+        self._calls: dict[str, Event] = {}
+        self._windows: dict[tuple[str, int | None], _Window] = {}
+
+    async def recover(self, place: Place, sources: Collection[str], handled: int, log: AsyncIterator[Delivery]) -> None:
+        """Make spans again of what a dead owner published last, and of what it had handled by its checkpoint.
+
+        `handled` is the sequence of that checkpoint: what came later is handled again anyway.
+        """
+        found = {delivery.event.id: delivery async for delivery in log}
+        own = [delivery for delivery in found.values() if delivery.event.source in sources]
+        if not own:
+            return
+        since = max(delivery.event.created_ns for delivery in own) - WINDOW_NS
+        window = self._windows[place.group, place.partition] = _Window(since, own[-1].sequence, set())
+        for delivery in found.values():
+            event = delivery.event
+            if event.created_ns < since:
+                continue
+            if event.source in sources:
+                self._publish_again(place, event, found, handled)
+            if event.source not in sources or place.group == EXECUTION:
+                self._handle_again(place, delivery, handled, window)
+
+    def _publish_again(self, place: Place, event: Event, found: dict[str, Delivery], handled: int) -> None:
+        tracing, at, window = self._tracing, event.created_ns, self._windows[place.group, place.partition]
+        if event.type == "order.submitted":
+            self._calls[event.id] = event
+        cause = found.get(event.causation_id)
+        beside = cause is not None and cause.event.source == event.source == place.group
+        if cause is not None and not beside and event.source == place.group:
+            self._handle_again(place, cause, handled, window)
+        if event.type == "strategy.decision":
+            self._root_again(place, event, window)
+        tracing.produced(event, tracing.parent_of(event, found if beside else ()), at, at, recovered=True)
+
+    def _handle_again(self, place: Place, delivery: Delivery, handled: int, window: _Window) -> None:
+        turn = Turn(delivery, place, delivery.event.created_ns)
+        if delivery.sequence > handled or turn.span in window.made:
+            return
+        window.made.add(turn.span)
+        turn.recovered, turn.parent = True, producer_id(delivery.event.id)
+        self._tracing.consumed(turn)
+
+    def _root_again(self, place: Place, decision: Event, window: _Window) -> None:
+        """Make the span again that handled the signals of a decision: the signals themselves are not read back."""
+        cause, trace, at = decision.causation_id, trace_of(decision), decision.created_ns
+        span = consumer_id(cause, place.group)
+        if span in window.made:
+            return
+        window.made.add(span)
+        parent = producer_id(cause) if self._tracing.is_sampled_chain(trace) else ""
+        attributes: dict[str, Value] = {"messaging.message.id": cause, "botplatform.recovered": True}
+        name = "process signal.snapshot"
+        self._tracing.emit(Span(place.group, name, Kind.CONSUMER, trace, span, parent, at, at, None, attributes))
+
+    def is_old(self, turn: Turn) -> bool:
+        """Tell whether a dead owner has handled this event already, and its span was sent long ago, or made again."""
+        window = self._windows.get((turn.place.group, turn.place.partition)) if self._windows else None
+        if window is None or turn.recovered or turn.sequence > window.last:
+            return False
+        turn.recovered = True
+        return turn.span in window.made or not (turn.needed or turn.event.created_ns >= window.since)
+
+    def is_lost(self, event: Event, place: Place) -> bool:
+        """Tell whether the span of an output of a dead owner may not have been sent."""
+        window = self._windows.get((place.group, place.partition))
+        return window is not None and event.created_ns >= window.since
+
+    def need_call(self, submitted: str) -> None:
+        """Make the span of a call again whose report is there, where its own process may not have sent it."""
+        event = self._calls.pop(submitted, None)
+        if event is not None and type(event.payload) is OrderEvent:
+            call = Call(self._tracing, event.payload, event, SUBMIT, event.payload.venue)
+            call.end(at_ns=event.created_ns, recovered=True)
+
+    def called(self, submitted: str) -> None:
+        """Take the news that this process has called the venue about an order."""
+        self._calls.pop(submitted, None)

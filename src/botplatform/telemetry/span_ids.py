@@ -1,0 +1,103 @@
+"""The ids of traces and spans: functions of the events, so that a parent can be named by anyone, at any time.
+
+| span | its id |
+| --- | --- |
+| PRODUCER of an event | the first 16 digits of the event's id: what its `traceparent` header says |
+| CONSUMER of an event in a group | a hash of the event's id and the group |
+| CLIENT, a call of a venue | a hash of the id of the event it follows from, and of what was asked |
+
+A replay and a new owner make the same ids again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from functools import lru_cache
+from typing import Final, NamedTuple
+
+from botplatform.core.events import Event
+
+__all__ = [
+    "Parent",
+    "client_id",
+    "consumer_id",
+    "parse_traceparent",
+    "producer_id",
+    "trace_id",
+    "trace_of",
+    "traceparent",
+]
+
+_HEX: Final = re.compile(r"(?!0{32})[0-9a-f]{32}")
+_SPAN: Final = re.compile(r"(?!0{16})[0-9a-f]{16}")
+_PARENT: Final = re.compile(rb"(?!ff)[0-9a-f]{2}-((?!0{32})[0-9a-f]{32})-((?!0{16})[0-9a-f]{16})-([0-9a-f]{2})")
+_HEADER: Final = b"\r\ntraceparent: "
+
+
+class Parent(NamedTuple):
+    """What a `traceparent` header says."""
+
+    trace: str
+    span: str
+    sampled: bool
+    """Whether whoever sent it traces it: only then there is a span of that id."""
+
+
+@lru_cache(maxsize=4096)
+def trace_id(correlation_id: str) -> str:
+    """Return the OpenTelemetry trace id of a chain: the correlation id when that is 32 hex digits, else its hash.
+
+    Dashes and upper case do not count.
+    """
+    if _HEX.fullmatch(correlation_id):
+        return correlation_id
+    plain = correlation_id.replace("-", "").lower()
+    if _HEX.fullmatch(plain):
+        return plain
+    return hashlib.sha256(correlation_id.encode()).hexdigest()[:32]
+
+
+def trace_of(event: Event) -> str:
+    """Return the trace id of an event: that of its chain; one without a chain is its own."""
+    return trace_id(event.correlation_id or event.id)
+
+
+def producer_id(event_id: str) -> str:
+    """Return the id of the span in which an event was published."""
+    span = event_id[:16].lower()
+    return span if _SPAN.fullmatch(span) else hashlib.sha256(event_id.encode()).hexdigest()[:16]
+
+
+def consumer_id(event_id: str, group: str) -> str:
+    """Return the id of the span in which a group handles an event."""
+    return _hashed("process", event_id, group)
+
+
+def client_id(event_id: str, *asked: object) -> str:
+    """Return the id of the span of a call of a venue: the event that it follows from, and what was asked."""
+    return _hashed("call", event_id, *asked)
+
+
+def _hashed(*parts: object) -> str:
+    return hashlib.blake2b("\x1f".join(map(str, parts)).encode(), digest_size=8).hexdigest()
+
+
+def traceparent(event: Event, *, sampled: bool = False) -> str:
+    """Return the W3C header that shows the chain of an event, and whether its publishing is traced."""
+    return f"00-{trace_of(event)}-{producer_id(event.id)}-{'01' if sampled else '00'}"
+
+
+def parse_traceparent(headers: bytes) -> Parent | None:
+    """Find the `traceparent` in the headers of a message as they came; None for a missing or wrong one."""
+    at = headers.find(_HEADER)
+    if at < 0:  # other clients may write the name in another case
+        at = headers.lower().find(_HEADER)
+    if at < 0:
+        return None
+    begin = at + len(_HEADER)
+    found = _PARENT.match(headers, begin, begin + 55)
+    if found is None:
+        return None
+    trace, span, flags = found.groups()
+    return Parent(trace.decode(), span.decode(), bool(int(flags, 16) & 1))

@@ -1,0 +1,262 @@
+"""Traces of chains: spans are made after the fact, of the events, and nothing is ever started.
+
+An event that is not traced costs a look at its header, and no call of the SDK.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Final
+
+from botplatform.core.event_bus import Delivery
+from botplatform.core.events import Event, OrderEvent, OrderStatus, SystemEvent
+from botplatform.core.seam import Clock
+from botplatform.telemetry.call import Call
+from botplatform.telemetry.recovery import Recovery
+from botplatform.telemetry.sampling import FREQUENT, Sampler, is_always_traced
+from botplatform.telemetry.span_ids import client_id, consumer_id, parse_traceparent, producer_id, trace_of
+from botplatform.telemetry.spans import Failure, Kind, Link, Note, Span, Value
+from botplatform.telemetry.turn import Place, Turn
+
+__all__ = ["Place", "Tracing"]
+
+MAX_ROOTS: Final = 4096
+EXECUTION: Final = "execution"
+SOURCES: Final = frozenset({"market_data"})
+"""Engines that publish and handle nothing."""
+NEVER_SENT: Final = "NOT_AT_VENUE"
+_FAILED: Final = frozenset({OrderStatus.REJECTED, OrderStatus.UNKNOWN})
+PublishAll = Callable[[Sequence[Event]], Awaitable[None]]
+
+
+class Tracing:
+    """The traces of one process. Its methods are called only where tracing is on.
+
+    `emit` takes finished spans; `engines` are the names of all engines, because what others publish (an adapter, the
+    gateway) belongs to execution. `nest` makes a span current for instrumentation of other people's.
+    """
+
+    def __init__(
+        self,
+        sampler: Sampler,
+        emit: Callable[[Span], object],
+        clock: Clock,
+        *,
+        engines: Collection[str],
+        nest: Callable[[str, str], AbstractContextManager[object]] | None = None,
+    ) -> None:
+        self.marked: set[str] = set()
+        """Ids of the events on their way to the log whose header says that they are traced."""
+        self.emit = emit
+        self.clock = clock
+        self.recovery = Recovery(self)
+        self._sampler = sampler
+        self._engines = frozenset(engines)
+        self._nest = nest
+        self._turns: dict[tuple[str, str], Turn] = {}
+        self._roots: dict[str, str] = {}
+
+    async def process(self, place: Place, delivery: Delivery, handle: Callable[[Delivery], Awaitable[object]]) -> None:
+        """Have an event handled; its span ends when what came of it is in the log."""
+        turn = Turn(delivery, place, self.clock.now_ns())
+        self._come(turn, delivery)
+        key = (turn.event.id, place.group)
+        self._turns[key] = turn
+        nest = self._nest
+        around = nullcontext() if nest is None or not turn.sampled else nest(turn.trace, turn.span)
+        try:
+            with around:
+                await handle(delivery)
+        except asyncio.CancelledError:
+            turn.notes.append(Note("cancelled", self.clock.now_ns()))
+            raise
+        except Exception as e:
+            turn.failure = turn.failure or Failure(type(e).__name__, str(e))
+            raise
+        finally:
+            self._turns.pop(key, None)
+            if turn.sampled or turn.needed:
+                self.consumed(turn)
+
+    def _come(self, turn: Turn, delivery: Delivery) -> None:
+        """Find out what an event came with: whether it is traced, and under what."""
+        event, headers = turn.event, delivery.headers
+        if headers is None:
+            turn.sampled = self._sampler(event)
+            turn.parent = producer_id(event.id) if turn.sampled else ""
+            return
+        if event.type in FREQUENT and b"-00\r\n" in headers:
+            return
+        parent = parse_traceparent(headers)
+        if parent is None or not parent.sampled:
+            turn.sampled = is_always_traced(event)
+        elif parent.trace == turn.trace:
+            turn.sampled, turn.parent = True, parent.span
+        else:
+            turn.sampled, turn.links = True, (Link(parent.trace, parent.span),)
+
+    def consumed(self, turn: Turn) -> None:
+        """Emit the span of an event that was handled."""
+        event, trace, span = turn.event, turn.trace, turn.span
+        if self.recovery.is_old(turn):
+            return
+        parent = turn.parent
+        if not parent:
+            parent = self._roots.get(trace, "")
+            if parent == span:
+                parent = ""
+            if not parent:
+                self._begin(trace, span)
+            if event.type in FREQUENT:
+                turn.notes[:0] = _upstream(event)
+        name, now, attributes = f"process {event.type}", self.clock.now_ns(), turn.attributes()
+        notes, failure = tuple(turn.notes), turn.failure
+        start = event.created_ns if turn.recovered else turn.start_ns
+        end = event.created_ns if turn.recovered else now
+        self.emit(
+            Span(
+                *(turn.place.group, name, Kind.CONSUMER, trace, span, parent, start, end),
+                *(event, attributes, notes, turn.links, failure),
+            )
+        )
+
+    def _begin(self, trace: str, span: str) -> None:
+        """Remember the root of a trace: whatever else of it has no parent comes under it."""
+        if len(self._roots) >= MAX_ROOTS:
+            del self._roots[next(iter(self._roots))]
+        self._roots[trace] = span
+
+    async def publish(self, events: Sequence[Event], publish_all: PublishAll) -> None:
+        """Publish, with the header that says what is traced; spans end when the log has acknowledged."""
+        traced = list(self._traced(events))
+        if not traced:
+            await publish_all(events)
+            return
+        start = self.clock.now_ns()
+        failure: Failure | None = None
+        self.marked.update(event.id for event, _ in traced)
+        try:
+            await publish_all(events)
+        except BaseException as e:
+            failure = Failure(type(e).__name__, str(e))
+            raise
+        finally:
+            self.marked.difference_update(event.id for event, _ in traced)
+            end = self.clock.now_ns()
+            for event, parent in traced:
+                self.produced(event, parent, start, end, failure)
+
+    def _traced(self, events: Sequence[Event]) -> Iterator[tuple[Event, str]]:
+        """Find out which of the events are traced, and under what."""
+        batch: set[str] | None = None
+        for event in events:
+            if event.type in FREQUENT:
+                if not self._is_sampled(event, events):
+                    continue
+            elif not is_always_traced(event) and not self._is_sampled(event, events):
+                continue
+            if batch is None:
+                batch = {each.id for each in events}
+            yield event, self.parent_of(event, batch)
+
+    def _is_sampled(self, event: Event, events: Iterable[Event]) -> bool:
+        """Tell whether a frequent event is traced: as what it came of is; a root by ratio, or for what is beside it."""
+        if event.causation_id:
+            turn = self._turns.get((event.causation_id, event.source))
+            if turn is not None:
+                return turn.sampled
+            return self._sampler.chain(trace_of(event))
+        if self._sampler.chain(trace_of(event)):
+            return True
+        return any(other.causation_id == event.id and is_always_traced(other) for other in events)
+
+    def is_sampled_chain(self, trace: str) -> bool:
+        """Tell whether the ticks of a chain are traced, by its trace id."""
+        return self._sampler.chain(trace)
+
+    def parent_of(self, event: Event, batch: Collection[str] = ()) -> str:
+        """Return the id of the span that an event was published in or because of; empty for a root."""
+        cause, source = event.causation_id, event.source
+        if not cause:
+            return ""
+        turn = self._turns.get((cause, source))
+        if turn is not None and turn.trace == trace_of(event):
+            turn.needed = True
+            return turn.span
+        if cause in batch or source in SOURCES:
+            return producer_id(cause)
+        if source in self._engines:
+            return consumer_id(cause, source)
+        return self._outside(event)
+
+    def _outside(self, event: Event) -> str:
+        """Return the parent of what an adapter or the gateway says, of an order or of what went wrong with one."""
+        cause, payload = event.causation_id, event.payload
+        if type(payload) is OrderEvent:
+            if payload.status is OrderStatus.DENIED or payload.reason_code == NEVER_SENT:
+                return producer_id(cause)
+            self.recovery.need_call(cause)
+            return client_id(cause, "submit")
+        if type(payload) is SystemEvent and payload.code == "CANCEL_FAILED":
+            return consumer_id(cause, EXECUTION)
+        return producer_id(cause)
+
+    def produced(
+        self,
+        event: Event,
+        parent: str,
+        start: int,
+        end: int,
+        failure: Failure | None = None,
+        *,
+        recovered: bool = False,
+    ) -> None:
+        """Emit the span of an event that was published."""
+        attributes: dict[str, Value] = {"botplatform.recovered": True} if recovered else {}
+        payload = event.payload
+        if failure is None and type(payload) is OrderEvent and payload.status in _FAILED:
+            failure = Failure(payload.reason_code or payload.status.value, payload.reason_text)
+        self.emit(
+            Span(
+                *(self.service_of(event.source), f"publish {event.type}", Kind.PRODUCER, trace_of(event)),
+                *(producer_id(event.id), parent, start, end, event, attributes, (), (), failure),
+            )
+        )
+
+    def service_of(self, source: str) -> str:
+        """Return the engine that publishes under a source."""
+        return source if source in self._engines else EXECUTION
+
+    def known(self, event: Event) -> None:
+        """Take the news that an output was found in the log, because an earlier owner had published it."""
+        turn = self._turns.get((event.causation_id, event.source))
+        if turn is not None and self.recovery.is_lost(event, turn.place):
+            turn.needed = True
+
+    def failed(self, event: Event, group: str, error: Exception, letter: str) -> None:
+        """Take the news that an event in hand was put aside, as a dead letter."""
+        turn = self._turns.get((event.id, group))
+        if turn is not None:
+            turn.failure = Failure(type(error).__name__, str(error))
+            about: dict[str, Value] = {"exception.type": type(error).__name__, "exception.message": str(error)}
+            turn.notes.append(Note("dead letter", self.clock.now_ns(), about | {"botplatform.dead_letter": letter}))
+
+    def note(self, event: Event, group: str, name: str, **attributes: Value) -> None:
+        """Add something that happened to the span of an event in hand."""
+        turn = self._turns.get((event.id, group))
+        if turn is not None:
+            turn.notes.append(Note(name, self.clock.now_ns(), attributes))
+
+    def call(self, order: object, cause: Event, operation: str, venue: str) -> Call:
+        """Begin a call of a venue; to be ended."""
+        return Call(self, order, cause, operation, venue)
+
+
+def _upstream(event: Event) -> tuple[Note, ...]:
+    """Say when what came before happened, where only this much of the chain is traced."""
+    return (
+        Note("market.snapshot", event.timestamp_ns, {"botplatform.event_id": event.causation_id or event.id}),
+        Note(f"{event.type} made", event.created_ns, {"botplatform.event_id": event.id}),
+    )

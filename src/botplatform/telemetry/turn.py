@@ -1,0 +1,82 @@
+"""An event in hand: what its CONSUMER span will be, if there is to be one."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from botplatform.core.event_bus import Delivery
+from botplatform.core.events import Event
+from botplatform.telemetry.span_ids import consumer_id, trace_of
+from botplatform.telemetry.spans import Failure, Link, Note, Value
+
+__all__ = ["Place", "Turn"]
+
+
+class Place(NamedTuple):
+    """Where events are handled."""
+
+    group: str
+    """The engine: the consumer group, and the source of what it publishes."""
+    partition: int | None = None
+    slot: str = ""
+    """Name of the consumer, where each partition hears the same event: part of the span's id there."""
+
+
+class Turn:
+    """One event in the hands of one group."""
+
+    __slots__ = (
+        "deliveries",
+        "event",
+        "failure",
+        "links",
+        "needed",
+        "notes",
+        "parent",
+        "place",
+        "recovered",
+        "sampled",
+        "sequence",
+        "start_ns",
+    )
+
+    def __init__(self, delivery: Delivery, place: Place, start_ns: int) -> None:
+        self.event: Event = delivery.event
+        self.place = place
+        self.sequence = delivery.sequence
+        self.deliveries = 2 if delivery.redelivered else 1
+        self.start_ns = start_ns
+        self.sampled = False
+        """It is traced because what it came of is, or because it always is."""
+        self.needed = False
+        """Something that is traced came of it, so it has to be there."""
+        self.recovered = False
+        """An earlier owner may have made this span, and not sent it."""
+        self.parent = ""
+        self.links: tuple[Link, ...] = ()
+        self.notes: list[Note] = []
+        self.failure: Failure | None = None
+
+    @property
+    def span(self) -> str:
+        """The id of its span."""
+        return consumer_id(self.event.id, self.place.slot or self.place.group)
+
+    @property
+    def trace(self) -> str:
+        """The trace id."""
+        return trace_of(self.event)
+
+    def attributes(self) -> dict[str, Value]:
+        """Return what only the delivery knows."""
+        found: dict[str, Value] = {
+            "messaging.consumer.group.name": self.place.group,
+            "messaging.nats.stream.sequence": self.sequence,
+        }
+        if self.place.partition is not None:
+            found["botplatform.partition"] = self.place.partition
+        if self.deliveries > 1:
+            found["botplatform.redelivered"] = True
+        if self.recovered:
+            found["botplatform.recovered"] = True
+        return found
