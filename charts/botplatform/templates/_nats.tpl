@@ -49,7 +49,24 @@ accounts {
       {{- range $user := include "botplatform.natsUsers" . | fromJsonArray }}
       {
         user: {{ $user }}, password: ${{ include "botplatform.natsVariable" $user }}
-        permissions: {{ include "botplatform.permissions" (dict "root" $ "user" $user) | fromJson | toPrettyJson | nindent 8 | trim }}
+        permissions {
+          {{- $allowed := include "botplatform.permissions" (dict "root" $ "user" $user) | fromJson }}
+          {{- range $verb := list "publish" "subscribe" }}
+          {{- $rule := get $allowed $verb }}
+          {{- if $rule.allow }}
+          {{ $verb }}: { allow: [
+            {{- range $rule.allow }}
+            {{ quote . }}
+            {{- end }}
+          ] }
+          {{- else }}
+          {{ $verb }}: { deny: ">" }
+          {{- end }}
+          {{- end }}
+          {{- if $allowed.allow_responses }}
+          allow_responses: true
+          {{- end }}
+        }
       }
       {{- end }}
     ]

@@ -1,3 +1,95 @@
-{{- /* Refuses values that contradict each other, with a sentence. */ -}}
+{{- /* Refuses values that contradict each other, with a sentence. What one value may be is in values.schema.json. */ -}}
 {{- define "botplatform.validate" -}}
+{{- include "botplatform.validateSettings" . -}}
+{{- include "botplatform.validateNats" . -}}
+{{- range $component, $own := .Values.engines -}}
+{{- $settings := include "botplatform.merged" (dict "root" $ "settings" $own) | fromYaml -}}
+{{- include "botplatform.validateReplicas" (dict "root" $ "component" $component "key" (printf "engines.%s" $component) "settings" $settings) -}}
+{{- end -}}
+{{- range $component := list "venue" "janitor" -}}
+{{- $settings := include "botplatform.merged" (dict "root" $ "settings" (get $.Values $component)) | fromYaml -}}
+{{- include "botplatform.validateReplicas" (dict "root" $ "component" $component "key" $component "settings" $settings) -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "botplatform.validateSettings" -}}
+{{- $config := .Values.config -}}
+{{- $nats := $config.nats | default dict -}}
+{{- range $key := list "url" "user" "password" "nkey_seed_file" "credentials_file" "tls_ca_file" "inbox_prefix" -}}
+{{- if get $nats $key -}}
+{{- fail (printf "config.nats.%s is made by the chart: set nats.external.* for a server elsewhere" $key) -}}
+{{- end -}}
+{{- end -}}
+{{- if or ($config.exchange | default dict).secrets ($config.notifications | default dict).channels -}}
+{{- fail "config is kept in a ConfigMap, which is no place for secrets: give exchange.secrets.* and notifications.channels.* as engines.execution.secretSettings and engines.notifications.secretSettings" -}}
+{{- end -}}
+{{- if ne (($config.bus | default dict).backend | default "jetstream") "jetstream" -}}
+{{- fail "config.bus.backend has to be jetstream: the other bus does not leave its process" -}}
+{{- end -}}
+{{- if not ($config.health | default dict).port -}}
+{{- fail "config.health.port is missing: the probes need it, for example 8080" -}}
+{{- end -}}
+{{- $kind := ($config.exchange | default dict).kind | default "paper" -}}
+{{- $venue := include "botplatform.merged" (dict "root" . "settings" .Values.venue) | fromYaml -}}
+{{- if and (eq $kind "paper_venue") (not $venue.enabled) -}}
+{{- fail "config.exchange.kind is paper_venue, but venue.enabled is false: nobody would answer orders; set config.exchange.kind to your exchange" -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "botplatform.validateNats" -}}
+{{- $nats := .Values.nats -}}
+{{- $copies := int ((.Values.config.bus | default dict).replicas | default 1) -}}
+{{- if $nats.enabled -}}
+{{- if not (has (int $nats.replicas) (list 1 3)) -}}
+{{- fail (printf "nats.replicas is %v: it has to be 1, or 3 for a cluster" $nats.replicas) -}}
+{{- end -}}
+{{- if gt $copies (int $nats.replicas) -}}
+{{- fail (printf "config.bus.replicas is %d, but nats.replicas is %v: the log cannot have more copies than there are servers" $copies $nats.replicas) -}}
+{{- end -}}
+{{- if $nats.external.url -}}
+{{- fail "nats.external.url is set, but nats.enabled is true: set it to false to use the server elsewhere" -}}
+{{- end -}}
+{{- else -}}
+{{- if not $nats.external.url -}}
+{{- fail "nats.enabled is false: set nats.external.url to the address of the server, for example nats://nats.nats.svc:4222" -}}
+{{- end -}}
+{{- if and (ne $nats.external.auth "none") (not $nats.external.existingSecret) -}}
+{{- fail (printf "nats.external.auth is %s: set nats.external.existingSecret to the Secret with what each user authenticates with" $nats.external.auth) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
+{{- /* A dict of root, component, key (what to call it) and settings. */ -}}
+{{- define "botplatform.validateReplicas" -}}
+{{- $s := .settings -}}
+{{- $scaled := and (($s.autoscaling | default dict).enabled) (ne .root.Values.autoscaling.kind "none") -}}
+{{- $shared := has .component (list "market-data" "signals" "strategy" "execution") -}}
+{{- $shares := include "botplatform.shares" . | int -}}
+{{- if $s.enabled -}}
+{{- if and $s.persistence.enabled (or $scaled (gt (int $s.replicas) 1)) -}}
+{{- fail (printf "%s has a volume, which belongs to one process: it can have one replica, and nothing may scale it" .key) -}}
+{{- end -}}
+{{- if and (eq .component "venue") (gt (int $s.replicas) 1) -}}
+{{- fail "venue.replicas is above 1: there is one book" -}}
+{{- end -}}
+{{- if and (eq .component "storage") (or $scaled (gt (int $s.replicas) 1)) -}}
+{{- fail "engines.storage writes to SQLite: it can have one replica, and nothing may scale it" -}}
+{{- end -}}
+{{- if and $scaled (not $shared) -}}
+{{- fail (printf "%s.autoscaling.enabled: it has one active owner, further replicas only stand by; only market-data, signals, strategy and execution share their work" .key) -}}
+{{- end -}}
+{{- if and $scaled (gt (int $s.autoscaling.minReplicas) (int $s.autoscaling.maxReplicas)) -}}
+{{- fail (printf "%s.autoscaling.minReplicas is above maxReplicas" .key) -}}
+{{- end -}}
+{{- if and $shared (gt (int (ternary ($s.autoscaling | default dict).minReplicas $s.replicas $scaled)) $shares) -}}
+{{- fail (printf "%s has more replicas than the %d shares that its work can be divided into: see config.bus.partitions and config.symbols" .key $shares) -}}
+{{- end -}}
+{{- if and $scaled (ne .component "market-data") (gt (int $s.autoscaling.maxReplicas) $shares) -}}
+{{- fail (printf "%s.autoscaling.maxReplicas is above config.bus.partitions, %d: further replicas would have nothing to do" .key $shares) -}}
+{{- end -}}
+{{- $kind := (.root.Values.config.exchange | default dict).kind | default "paper" -}}
+{{- if and (eq .component "execution") (eq $kind "paper") (gt (int (ternary ($s.autoscaling | default dict).maxReplicas $s.replicas $scaled)) 1) -}}
+{{- fail "config.exchange.kind is paper, which lives inside of one execution process: set engines.execution.autoscaling.enabled to false and replicas to 1, or config.exchange.kind to paper_venue" -}}
+{{- end -}}
+{{- end -}}
 {{- end -}}
