@@ -140,6 +140,12 @@ class Fenced(StateError):
     code = "FENCED"
 
 
+class UnknownId(BotPlatformError):
+    """No event has the id that was asked for, or ids of several chains begin with it."""
+
+    code = "UNKNOWN_ID"
+
+
 class StoreError(BotPlatformError):
     """The event store cannot be opened, read or written."""
 

@@ -38,6 +38,7 @@ COMMANDS: Final = {
     "load": Command("load", "load", "Publish a synthetic market at a steady rate."),
     "audit": Command("audit", "audit", "Count what is missing, doubled or out of order in the log."),
     "probe": Command("probe", "probe", "Send one chain through every engine, without an order, and wait for it."),
+    "trace": Command("trace", "trace", "Show the whole chain of any id: what caused what, and when."),
     "events": Command("events", "app", "Watch, decode and publish events."),
     "dlq": Command("dlq", "app", "Look at events that no engine could handle, and decide what becomes of them."),
     "config": Command("config", "app", "Show and check the settings."),

@@ -15,10 +15,11 @@ from nats.aio.subscription import Subscription
 
 from botplatform.bus.jetstream.connection import Connection
 from botplatform.bus.jetstream.stored import Counters, decode_stored
+from botplatform.bus.jetstream.subjects import STORED
 from botplatform.core.event_bus import Delivery
 from botplatform.errors import BusError, StreamError
 
-__all__ = ["replay"]
+__all__ = ["read_messages", "replay"]
 
 BATCH: Final = 500
 """Events that are held at once, over all subjects."""
@@ -56,6 +57,25 @@ async def replay(
     finally:
         for reader in readers:
             await reader.close()
+
+
+async def read_messages(
+    connection: Connection, stream: str, *, after: int, until: int
+) -> AsyncIterator[tuple[int, Msg]]:
+    """Read messages and their sequences behind `after`, up to `until`, in order, without decoding them.
+
+    For whoever wants few of many. Their `subject` is the stored one. Otherwise as `replay`.
+    """
+    reader = _Reader(connection, stream, STORED, after=after, until=until, shared_by=1)
+    try:
+        while True:
+            await reader.fill()
+            if not reader.waiting:
+                return
+            while reader.waiting:
+                yield reader.waiting.popleft()
+    finally:
+        await reader.close()
 
 
 def _first(reader: _Reader) -> int:

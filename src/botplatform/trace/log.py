@@ -1,0 +1,99 @@
+"""The newest part of the log, read message by message; nothing is created at the server, and no group is touched."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator
+from typing import Final
+from urllib.parse import urlsplit
+
+from botplatform.bus.jetstream.connection import Connection
+from botplatform.bus.jetstream.replay import read_messages
+from botplatform.errors import BusError
+from botplatform.settings import NatsSettings
+from botplatform.trace.source import Stored
+
+__all__ = ["LogReader", "check_listening"]
+
+POLL_S: Final = 0.1
+"""Seconds between two looks at a log that does not grow."""
+MAX_BYTES: Final = 128 * 1024**2
+"""Bytes of messages that are held at once; older ones are left out first."""
+PROBE_S: Final = 2.0
+PORT: Final = 4222
+
+
+class LogReader:
+    """Reads one log over a connection."""
+
+    def __init__(self, connection: Connection, stream: str) -> None:
+        self._connection = connection
+        self._stream = stream
+        self.where = f"the log {stream} at {connection.where}"
+        """The log, for people."""
+
+    async def last_sequence(self) -> int:
+        """Return the sequence of the newest message; 0 when there is none."""
+        info = await self._connection.api(f"STREAM.INFO.{self._stream}")
+        return int(info["state"]["last_seq"])
+
+    async def read(self, after: int, until: int) -> list[Stored]:
+        """Read the messages behind `after` up to `until`; the newest 128 MiB of them."""
+        found: deque[Stored] = deque()
+        size = 0
+        async for message in self._read(after, until):
+            found.append(message)
+            size += len(message.data)
+            while size > MAX_BYTES:
+                size -= len(found.popleft().data)
+        return list(found)
+
+    async def follow(self, after: int) -> AsyncIterator[Stored]:
+        """Read the messages behind `after`, and those that are stored from now on, until cancelled."""
+        while True:
+            until = await self.last_sequence()
+            if until <= after:
+                await self._connection.clock.sleep(POLL_S)
+                continue
+            async for message in self._read(after, until):
+                yield message
+            after = until
+
+    async def _read(self, after: int, until: int) -> AsyncIterator[Stored]:
+        async for sequence, message in read_messages(self._connection, self._stream, after=after, until=until):
+            headers = message.headers or {}
+            yield Stored(
+                sequence,
+                message.subject,
+                message.data,
+                headers.get("Nats-Msg-Id", ""),
+                headers.get("traceparent", ""),
+            )
+
+
+async def check_listening(settings: NatsSettings) -> None:
+    """Raise `BusError` when no server listens at any address: at once, where connecting would be tried for seconds."""
+    servers = [one.strip() for one in settings.url.split(",")]
+    refused = await asyncio.gather(*map(_refused, servers))
+    if all(refused):
+        raise BusError(f"no server listens at {', '.join(map(_address, servers))}")
+
+
+async def _refused(url: str) -> bool:
+    """Tell whether an address refuses connections; one that says nothing may still answer later."""
+    parts = urlsplit(url if "://" in url else f"nats://{url}")
+    try:
+        async with asyncio.timeout(PROBE_S):
+            _, writer = await asyncio.open_connection(parts.hostname, parts.port or PORT)
+    except (TimeoutError, ValueError):
+        return False
+    except OSError as e:
+        return isinstance(e, ConnectionRefusedError) or not e.errno
+    writer.close()
+    return False
+
+
+def _address(url: str) -> str:
+    parts = urlsplit(url if "://" in url else f"nats://{url}")
+    return f"{parts.hostname}:{parts.port or PORT}"
