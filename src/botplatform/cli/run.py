@@ -6,7 +6,7 @@ import asyncio
 import getpass
 import signal
 import sys
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
@@ -32,8 +32,8 @@ from botplatform.runtime.health import HealthState, serve_health
 from botplatform.runtime.operator import change_trading_state
 from botplatform.runtime.process import Process
 from botplatform.runtime.trading_state import BucketTradingState
-from botplatform.settings import Settings
-from botplatform.telemetry.logs import configure_logging
+from botplatform.settings import LogSettings, Settings
+from botplatform.telemetry.logs import announce, configure_logging
 
 __all__ = ["embedded", "halt", "reduce", "resume", "run", "run_until_signal", "setup"]
 
@@ -110,14 +110,15 @@ async def _run(settings: Settings, engines: tuple[str, ...], *, start_server: bo
         where = ready.nats.url if ready.bus.backend == "jetstream" else "memory"
         async with open_platform(ready, engines) as platform:
             begun = f"running {', '.join(engines)} on {where}; Ctrl-C ends"
+            tell = partial(announce, ready.log, begun, engines=engines, where=where)
             async with serve_health(ready.health, platform.health):
-                await run_until_signal(platform.process, begun)
+                await run_until_signal(platform.process, tell)
 
 
-async def run_until_signal(process: Process, begun: str = "") -> None:
+async def run_until_signal(process: Process, begun: Callable[[], object] | None = None) -> None:
     """Run a process; the first SIGINT or SIGTERM ends it in order, a second one at once.
 
-    `begun` is told on standard error once a signal is heard.
+    `begun` is called once a signal is heard.
     """
     loop = asyncio.get_running_loop()
     asked = False
@@ -131,8 +132,8 @@ async def run_until_signal(process: Process, begun: str = "") -> None:
 
     for each in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(each, ask)
-    if begun:
-        typer.echo(begun, err=True)
+    if begun is not None:
+        begun()
     try:
         await process.run()
     finally:
@@ -173,9 +174,10 @@ async def _as_is(settings: Settings) -> AsyncIterator[Settings]:
 async def _setup(settings: Settings, *, watch: bool, wait_s: float) -> None:
     await wait_for_server(settings, SETUP, wait_s)
     async with await connect_nats(settings.nats, name=SETUP) as connection:
-        _tell(await set_up(connection, settings.bus, groups(settings), PARTITIONED), sync_advice(settings.bus))
+        report = await set_up(connection, settings.bus, groups(settings), PARTITIONED)
+        _tell(report, sync_advice(settings.bus), settings.log)
         if watch:
-            typer.echo("watching the room in the log; Ctrl-C ends", err=True)
+            announce(settings.log, "watching the room in the log; Ctrl-C ends")
             state = HealthState(started=True, refresh=partial(_watch, connection))
             connection.on_closed.append(lambda error: setattr(state, "failed", str(error)))
             async with looked_after(connection, settings), serve_health(settings.health, state):
@@ -186,7 +188,7 @@ def _watch(connection: Connection, state: HealthState) -> None:
     state.connected = connection.connected.is_set()
 
 
-def _tell(report: SetupReport, advice: str) -> None:
+def _tell(report: SetupReport, advice: str, log: LogSettings) -> None:
     for verb, names in (("created", report.created), ("updated", report.updated), ("unchanged", report.unchanged)):
         for name in names:
             typer.echo(f"{verb:9} {name}")
@@ -194,7 +196,7 @@ def _tell(report: SetupReport, advice: str) -> None:
         typer.echo(f"left      {name}: no engine of these settings uses it")
     typer.echo(f"log id    {report.log_id}")
     if advice:
-        typer.echo(f"advice    {advice}", err=True)
+        announce(log, f"advice    {advice}")
 
 
 async def _signalled() -> None:

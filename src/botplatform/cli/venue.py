@@ -20,7 +20,7 @@ from botplatform.exchanges.venue_service.crash import CrashPoint
 from botplatform.exchanges.venue_service.link import NatsLink
 from botplatform.runtime.health import HealthState, serve_health
 from botplatform.settings import Settings
-from botplatform.telemetry.logs import configure_logging
+from botplatform.telemetry.logs import announce, configure_logging
 from botplatform.trading.instruments import Instruments
 
 __all__ = ["venue"]
@@ -93,7 +93,7 @@ async def _serve(settings: Settings, wait_s: float) -> None:
             await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
             if service.ready.is_set() and connection is not None:
                 where = f"account {account_id} on {connection.where}, book {chosen.book}"
-                typer.echo(f"the venue {chosen.name} serves {where}; Ctrl-C ends", err=True)
+                announce(settings.log, f"the venue {chosen.name} serves {where}; Ctrl-C ends")
             await serving
 
 

@@ -8,6 +8,7 @@ from typing import Protocol
 from botplatform.core.event_bus import Right
 from botplatform.core.seam import Clock
 from botplatform.runtime.membership import Ownership
+from botplatform.telemetry.log_scope import LogScope
 from botplatform.telemetry.metrics import EngineMeter
 
 __all__ = ["GroupWorkers", "PartitionWorker"]
@@ -19,6 +20,7 @@ class PartitionWorker(Protocol):
     events_in: int
     events_out: int
     meter: EngineMeter
+    scope: LogScope
 
     async def start(self) -> None:
         """Restore the state and begin."""
@@ -66,8 +68,10 @@ class GroupWorkers:
         """Begin to handle a partition."""
         worker = self._build(ownership, self._right(ownership))
         worker.meter = self.meter
+        worker.scope = LogScope(self.name, ownership.partition)
         self.workers[ownership.partition] = worker
-        await worker.start()
+        with worker.scope.entered():
+            await worker.start()
 
     async def released(self, partition: int) -> None:
         """Finish what is in hand, save the state, and stop handling a partition."""

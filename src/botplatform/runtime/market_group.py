@@ -12,6 +12,7 @@ from botplatform.core.tasks import end
 from botplatform.engines.market_data.engine import MarketDataEngine
 from botplatform.runtime.membership import Ownership
 from botplatform.runtime.source import SourceRunner
+from botplatform.telemetry.log_scope import LogScope
 from botplatform.telemetry.metrics import EngineMeter
 
 __all__ = ["MarketDataGroup", "Source"]
@@ -59,7 +60,8 @@ class MarketDataGroup:
         source = self._build(ownership, self._right(ownership))
         if source is not None:
             source.runner.meter = self.meter
-            task = asyncio.create_task(source.runner.run(), name=f"source-{ownership.partition}")
+            with LogScope(self.name, ownership.partition).entered():
+                task = asyncio.create_task(source.runner.run(), name=f"source-{ownership.partition}")
             task.add_done_callback(lambda _: self._changed.set())
             self._sources[ownership.partition] = (source, task)
 

@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable
 from botplatform.core.event_bus import Delivery, DurableEventBus, Right
 from botplatform.core.events import Event
 from botplatform.core.seam import Clock
+from botplatform.telemetry.log_scope import LogScope
 from botplatform.telemetry.metrics import EngineMeter
 
 __all__ = ["SinkWorker"]
@@ -37,6 +38,7 @@ class SinkWorker:
         self._right = right
         self._clock = clock
         self.meter = EngineMeter(name, clock)
+        self.scope = LogScope(name)
         self.started_ns = clock.now_ns()
         self.events_in = 0
         self.events_out = 0
@@ -60,8 +62,10 @@ class SinkWorker:
 
     async def _on_delivery(self, delivery: Delivery) -> None:
         begun_ns = self._clock.monotonic_ns()
+        self.scope.take(delivery.event)
         if delivery.redelivered:
             self.meter.redelivered += 1
         await self._take(delivery.event, delivery.sequence)
         self.events_in += 1
         self.meter.handled(delivery.event, begun_ns)
+        self.scope.put()

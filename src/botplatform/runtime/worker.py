@@ -19,6 +19,7 @@ from botplatform.runtime.crash_points import crash_point
 from botplatform.runtime.left_out import left_out_by, left_out_event
 from botplatform.runtime.poison import FAILED, QUARANTINED, PoisonHandling
 from botplatform.runtime.quarantine import decode, encode
+from botplatform.telemetry.log_scope import LogScope
 from botplatform.telemetry.metrics import EngineMeter
 
 __all__ = ["EngineWorker"]
@@ -62,6 +63,7 @@ class EngineWorker(PoisonHandling):
         self.events_in = 0
         self.events_out = 0
         self.meter = EngineMeter(self.name, clock)
+        self.scope = LogScope(self.name)
         self.sequence = 0
         self._saved = Checkpoint(0, b"")
         self._saved_ns = clock.monotonic_ns()
@@ -166,9 +168,11 @@ class EngineWorker(PoisonHandling):
             if delivery.redelivered:
                 self.meter.redelivered += 1
             if delivery.sequence > self.sequence:
+                self.scope.take(delivery.event)
                 crash_point("input.before")
                 await self._take(delivery)
                 crash_point("input.after")
+                self.scope.put()
 
     async def _take(self, delivery: Delivery) -> None:
         event, sequence = delivery.event, delivery.sequence

@@ -17,9 +17,10 @@ import msgspec
 from botplatform.core.event_bus import check_pattern, matches
 from botplatform.core.events import CATALOGUE, Event, Severity, SystemEvent
 from botplatform.settings import LogSettings
+from botplatform.telemetry.log_scope import record_fields
 from botplatform.telemetry.summary import printable, summarise
 
-__all__ = ["EventLogger", "JsonFormatter", "TextFormatter", "configure_logging", "iso_ns", "level_of"]
+__all__ = ["EventLogger", "JsonFormatter", "TextFormatter", "announce", "configure_logging", "iso_ns", "level_of"]
 
 LEVELS: Final[Mapping[str, int]] = {
     "debug": logging.DEBUG,
@@ -61,7 +62,8 @@ class JsonFormatter(logging.Formatter):
     """One JSON object per line: `timestamp`, `level`, `logger`, `message`, the record's fields, and `exception`.
 
     Fields are what was logged with `extra={"fields": {...}}`; an event's are `type`, `id`, `correlation_id`,
-    `causation_id`, `key`, `source` and `event_timestamp`.
+    `causation_id`, `key`, `source` and `event_timestamp`. A record about an event has its `correlation_id` and
+    `trace_id`; one of an engine has `engine` and `partition` (0 where it is not divided).
     """
 
     def format(self, record: logging.LogRecord) -> str:
@@ -72,7 +74,7 @@ class JsonFormatter(logging.Formatter):
             "logger": record.name,
             "message": _unicode(record.getMessage()),
         }
-        for name, value in getattr(record, "fields", {}).items():
+        for name, value in record_fields(getattr(record, "fields", {})).items():
             line.setdefault(name, _unicode(value) if isinstance(value, str) else value)
         if record.exc_info:
             line["exception"] = _unicode(self.formatException(record.exc_info))
@@ -100,7 +102,7 @@ class TextFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         """Return the line; a traceback follows on lines of its own."""
         message = record.getMessage()
-        chain = getattr(record, "fields", {}).get("correlation_id", "")
+        chain = record_fields(getattr(record, "fields", {})).get("correlation_id", "")
         line = (
             f"{datetime.fromtimestamp(record.created, UTC):%H:%M:%S.%f}"[:-3]
             + f" {record.levelname:<8} {record.name.removeprefix('botplatform.')}: "
@@ -124,12 +126,9 @@ def configure_logging(log: LogSettings, stream: TextIO | None = None) -> logging
     With `format: auto`, a terminal gets text and anything else JSON lines. May be called again: the last one counts.
     """
     stream = sys.stderr if stream is None else stream
-    terminal = stream.isatty()
-    as_text = log.format == "text" or (log.format == "auto" and terminal)
+    colour = stream.isatty() and not os.environ.get("NO_COLOR")
     handler = _OurHandler(stream)
-    handler.setFormatter(
-        TextFormatter(colour=terminal and not os.environ.get("NO_COLOR")) if as_text else JsonFormatter()
-    )
+    handler.setFormatter(TextFormatter(colour=colour) if _as_text(log, stream) else JsonFormatter())
     root = logging.getLogger()
     for old in [old for old in root.handlers if isinstance(old, _OurHandler)]:
         root.removeHandler(old)
@@ -139,6 +138,22 @@ def configure_logging(log: LogSettings, stream: TextIO | None = None) -> logging
         library = logging.getLogger(name)
         library.setLevel(max(library.level, logging.WARNING))
     return handler
+
+
+def _as_text(log: LogSettings, stream: TextIO) -> bool:
+    return log.format == "text" or (log.format == "auto" and stream.isatty())
+
+
+def announce(log: LogSettings, text: str, stream: TextIO | None = None, **fields: object) -> None:
+    """Tell a person that something has begun, on standard error, whatever the level: as a record among JSON records."""
+    stream = sys.stderr if stream is None else stream
+    line = text
+    if not _as_text(log, stream):
+        record = logging.LogRecord("botplatform", logging.INFO, "", 0, "%s", (text,), None)
+        record.fields = fields
+        line = JsonFormatter().format(record)
+    stream.write(f"{line}\n")
+    stream.flush()
 
 
 class EventLogger:
