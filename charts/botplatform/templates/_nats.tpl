@@ -40,6 +40,14 @@ cluster {
   routes = [{{ range $n := until (int $nats.replicas) }}{{ if $n }}, {{ end }}$ROUTE_{{ $n }}{{ end }}]
 }
 {{- end }}
+include "users.conf"
+{{- with $nats.extraConfig }}
+{{ . }}
+{{- end }}
+{{- end -}}
+
+{{- /* Its accounts and users, which it reads again when they change. */ -}}
+{{- define "botplatform.natsUsersConfig" -}}
 system_account: SYS
 accounts {
   SYS { users = [ { user: sys, password: $SYS_PASSWORD } ] }
@@ -72,7 +80,4 @@ accounts {
     ]
   }
 }
-{{- with $nats.extraConfig }}
-{{ . }}
-{{- end }}
 {{- end -}}

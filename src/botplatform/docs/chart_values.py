@@ -133,6 +133,15 @@ class NatsVolume(Values):
     """Its class; empty: the cluster's default."""
 
 
+class Reloader(Values):
+    """A container beside the server that tells it when its configuration has changed."""
+
+    enabled: bool = True
+    """Without one, a change of users rolls the pods, and one of certificates has to be followed by a restart."""
+    resources: Resources = Resources(requests={"cpu": "5m", "memory": "32Mi"}, limits={"memory": "96Mi"})
+    """Requests and limits."""
+
+
 class NatsAuth(Values):
     """The passwords of the built-in NATS."""
 
@@ -169,7 +178,7 @@ class Nats(Placed):
     """1, or 3 for a cluster."""
     image: Image = Image(repository="nats", tag="2.15.1-alpine")
     """Its image, 2.14 or newer."""
-    resources: Resources = Resources(requests={"cpu": "100m", "memory": "128Mi"}, limits={"memory": "512Mi"})
+    resources: Resources = Resources(requests={"cpu": "200m", "memory": "128Mi"}, limits={"memory": "512Mi"})
     """Requests and limits."""
     go_mem_limit: str = Field("400MiB", pattern=r"^[0-9]+(KiB|MiB|GiB)$")
     """Memory at which it collects harder; about 80 % of its limit."""
@@ -179,6 +188,8 @@ class Nats(Placed):
     """Most that streams may take of the volume."""
     sync_interval: str = Field("", pattern=r"^(always|[0-9]+(ms|s|m))?$")
     """How often what was written is forced to the disk; empty: 1s with one replica, always with three."""
+    reloader: Reloader = Reloader()
+    """What tells the server that users, permissions or certificates have changed."""
     extra_config: str = ""
     """Further configuration of the server."""
     auth: NatsAuth = NatsAuth()
@@ -215,8 +226,10 @@ class Jaeger(Placed):
     """Its image: the all-in-one of version 1."""
     resources: Resources = Resources(requests={"cpu": "50m", "memory": "128Mi"}, limits={"memory": "384Mi"})
     """Requests and limits."""
-    max_traces: Annotated[int, Field(ge=100)] = 20000
+    max_traces: Annotated[int, Field(ge=100)] = 4000
     """Traces kept in memory; the oldest go first."""
+    go_mem_limit: str = Field("310MiB", pattern=r"^[0-9]+(KiB|MiB|GiB)$")
+    """Memory at which it collects harder; about 80 % of its limit."""
 
 
 class NetworkPolicy(Values):
