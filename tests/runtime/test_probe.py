@@ -61,10 +61,10 @@ async def running(server: EmbeddedServer, tmp_path: Path, *engines: str) -> Asyn
         await task
 
 
-async def probed(server: EmbeddedServer, tmp_path: Path, *, timeout_s: float, market: bool = True) -> Passed:
+async def probed(server: EmbeddedServer, tmp_path: Path, *, timeout_s: float, without: tuple[str, ...] = ()) -> Passed:
     settings = settings_for("probe", server.url, tmp_path)
     async with await JetStreamEventBus.connect(settings.nats, settings.bus, name="probe") as bus:
-        return await Probe(bus, stream="EVENTS", partitions=4, timeout_s=timeout_s).run(market=market)
+        return await Probe(bus, stream="EVENTS", partitions=4, timeout_s=timeout_s).run(without)
 
 
 async def test_a_chain_goes_through_every_engine_and_no_order_is_made_of_it(
@@ -89,6 +89,9 @@ async def test_an_engine_that_does_not_run_is_named(server: EmbeddedServer, tmp_
     async with running(server, tmp_path, *(engine for engine in ENGINES if engine != "storage")):
         with pytest.raises(ProbeFailed, match=r"^storage did not handle the chain"):
             await probed(server, tmp_path, timeout_s=4)
+        passed = await probed(server, tmp_path, timeout_s=20, without=("storage", "notifications", "market_data"))
+        assert not {"storage", "notifications", "alert_sender"} & set(passed.groups)
+        assert (passed.ticks, "monitoring" in passed.groups) == (0, True)
     with pytest.raises(ProbeFailed, match=r"no signal\.snapshot came of market\.snapshot .* signals engine"):
         await probed(server, tmp_path, timeout_s=1)
 

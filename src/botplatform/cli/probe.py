@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Annotated
+from collections.abc import Collection
+from typing import Annotated, Final
 
 import typer
 
+from botplatform.bootstrap import ENGINES
 from botplatform.bus.jetstream.bus import JetStreamEventBus
 from botplatform.bus.jetstream.permissions import PROBE_SYMBOL
 from botplatform.cli.invocation import invocation_of
@@ -18,6 +20,9 @@ from botplatform.settings import Settings
 
 __all__ = ["probe"]
 
+NEEDED: Final = ("signals", "execution")
+"""The engines that the chain goes through."""
+
 
 def probe(
     ctx: typer.Context,
@@ -26,28 +31,34 @@ def probe(
     jaeger: Annotated[
         str, typer.Option(help="Address of Jaeger's page, such as http://127.0.0.1:16686; look for the trace there.")
     ] = "",
-    market: Annotated[bool, typer.Option(help="Wait for a tick of the platform's own feed as well.")] = True,
+    without: Annotated[
+        list[str] | None, typer.Option(help="Engine that does not run here, and is not waited for. Can be repeated.")
+    ] = None,
 ) -> None:
     """Send one chain through every engine of a running platform, wait for it, and print it.
 
     A tick of a symbol that nobody trades, the signals made of it, a decision about it, and the denial of that: no
-    order is made. Ends once every engine has acknowledged its part; the exit code is 0 only then.
+    order is made. Ends once every engine has acknowledged its part, and the feed has published a tick of its own; the
+    exit code is 0 only then.
     """
+    absent = frozenset(without or ())
+    if wrong := sorted(absent - {*ENGINES} | absent & {*NEEDED}):
+        raise SettingsError(f"--without {wrong[0]} cannot be: it is one of {', '.join(sorted({*ENGINES} - {*NEEDED}))}")
     settings = invocation_of(ctx).settings()
     if settings.bus.backend != "jetstream":
         raise SettingsError("bus.backend is memory, which ends with its process: a probe needs jetstream")
     if PROBE_SYMBOL in settings.symbols:
         raise SettingsError(f"symbols has {PROBE_SYMBOL}, which is for probes: take it out, or a probe would trade")
-    asyncio.run(_probe(settings, timeout, jaeger, market=market))
+    asyncio.run(_probe(settings, timeout, jaeger, absent))
 
 
-async def _probe(settings: Settings, timeout_s: float, jaeger: str, *, market: bool) -> None:
+async def _probe(settings: Settings, timeout_s: float, jaeger: str, absent: Collection[str]) -> None:
     clock = SystemClock()
     end_ns = clock.monotonic_ns() + round(timeout_s * 1e9)
     async with await JetStreamEventBus.connect(settings.nats, settings.bus, name=SOURCE, clock=clock) as bus:
         sent = Probe(bus, stream=settings.bus.stream, partitions=settings.bus.partitions, timeout_s=timeout_s)
-        passed = await sent.run(market=market)
-    _tell(passed, market=market)
+        passed = await sent.run(absent)
+    _tell(passed)
     if jaeger:
         left_s = max(1.0, (end_ns - clock.monotonic_ns()) / 1e9)
         trace = await find_trace(jaeger, passed.correlation_id, "order.denied", clock, timeout_s=left_s)
@@ -56,7 +67,7 @@ async def _probe(settings: Settings, timeout_s: float, jaeger: str, *, market: b
     typer.echo("passed   every engine has handled the chain, and no order was made")
 
 
-def _tell(passed: Passed, *, market: bool) -> None:
+def _tell(passed: Passed) -> None:
     typer.echo(f"chain    {passed.correlation_id}")
     first = passed.events[0].event.timestamp_ns
     for sequence_of in passed.events:
@@ -64,5 +75,5 @@ def _tell(passed: Passed, *, market: bool) -> None:
         after_ms = (event.created_ns - first) / 1e6
         typer.echo(f"{after_ms:6.1f} ms  {event.type:18} by {event.source:14} #{sequence_of.sequence}")
     typer.echo(f"handled  by {', '.join(passed.groups)}")
-    if market:
+    if passed.ticks:
         typer.echo(f"market   {passed.ticks} ticks of the feed meanwhile")

@@ -7,7 +7,7 @@ group has to acknowledge the events of the chain that it listens to.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncIterator, Collection, Iterable, Iterator
 from decimal import Decimal
 from typing import Any, Final, NamedTuple
 
@@ -34,6 +34,8 @@ __all__ = ["SOURCE", "Passed", "Probe", "waits_for"]
 SOURCE: Final = "probe"
 PRICE: Final = 100.0
 LOOK_S: Final = 0.1
+_BESIDE: Final = {"notifications": "alert_sender"}
+"""Groups that run with an engine of another name."""
 
 
 class Passed(NamedTuple):
@@ -60,8 +62,8 @@ class Probe:
         self._until_ns = self._clock.monotonic_ns() + round(timeout_s * 1e9)
         self._timeout_s = timeout_s
 
-    async def run(self, *, market: bool = True) -> Passed:
-        """Send the chain and return it; with `market`, wait for a tick of the platform's own feed as well.
+    async def run(self, without: Collection[str] = ()) -> Passed:
+        """Send the chain and return it; engines in `without` are not waited for, nor a tick of the feed with market_data.
 
         Raises `ProbeFailed` with what was missing when the time is over, or when an order was made of the decision.
         """
@@ -74,8 +76,8 @@ class Probe:
         order = await self._answer(decision, start, "order.*", "execution")
         _check_denied(order)
         chain = await self._chain(start, tick.correlation_id)
-        groups = await self._handled(chain)
-        ticks = await self._others(start) if market else 0
+        groups = await self._handled(chain, {*without, *(_BESIDE[name] for name in without if name in _BESIDE)})
+        ticks = 0 if "market_data" in without else await self._others(start)
         return Passed(tick.correlation_id, tuple(await self._chain(start, tick.correlation_id)), groups, ticks)
 
     def _tick(self) -> Event:
@@ -129,11 +131,12 @@ class Probe:
         )
         return [one async for one in found if one.event.correlation_id == correlation_id]
 
-    async def _handled(self, chain: Iterable[Delivery]) -> tuple[str, ...]:
+    async def _handled(self, chain: Iterable[Delivery], without: Collection[str]) -> tuple[str, ...]:
         """Wait until every consumer has acknowledged what it listens to of the chain."""
         chain = tuple(chain)
         while True:
-            infos = await list_groups(self._bus.connection, self._stream)
+            listed = await list_groups(self._bus.connection, self._stream)
+            infos = {name: info for name, info in listed.items() if name.split("-")[0] not in without}
             wanted = {name: newest for name, info in infos.items() if (newest := self._newest(info, chain))}
             behind = [name for name, newest in wanted.items() if infos[name]["ack_floor"]["stream_seq"] < newest]
             if not behind:
@@ -162,7 +165,7 @@ class Probe:
             if not await self._wait():
                 raise ProbeFailed(
                     f"the log took no market.snapshot of the feed within {self._timeout_s:g} s: see whether the "
-                    "market_data engine is ready, or leave this out with --no-market"
+                    "market_data engine is ready, or leave it out with --without market_data"
                 )
 
 
