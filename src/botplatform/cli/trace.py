@@ -134,26 +134,31 @@ class Shown:
 
 async def _traced(settings: Settings, wanted: Wanted, store: Path | None) -> bool:
     """Show the chain; tell whether `--until` was seen, where it was given."""
+    shown = Shown(settings, wanted)
     async with AsyncExitStack() as stack:
         places = await _reached(stack, settings, store, needs_log=wanted.follow)
-        tail, read_to, notes = await _tail(places, wanted.scan)
-        sources: list[Source] = [*([] if places.store is None else [StoreSource(places.store)]), tail]
-        found = find_chain(wanted.asked, sources)
-        shown = Shown(settings, wanted)
-        shown.note([*places.notes, *notes])
-        if found is None:
-            if not wanted.follow:
-                raise UnknownId(f"nothing has the id {wanted.asked.shown}: looked in {_looked(places, tail)}")
-            growing = Growing(wanted.asked)
-        else:
-            chain, growing = found
-            shown.chain(chain)
-            if shown.ended:
-                return True
-        if wanted.follow:
-            assert places.log is not None
-            await _follow(places.log, tail, read_to, growing, shown)
-        return shown.ended or not wanted.until
+        shown.note(places.notes)
+        end = 0 if places.log is None else await places.log.last_sequence()
+        tail, notes = await _tail(places, end, wanted.scan)
+        shown.note(notes)
+        growing = _show(places, tail, shown)
+        if growing is None and not wanted.follow:
+            raise UnknownId(f"nothing has the id {wanted.asked.shown}: looked in {_looked(places, tail)}")
+        if wanted.follow and not shown.ended:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(wanted.timeout_s or None):
+                    await _follow(places, tail, end, growing, shown)
+    return shown.ended or not wanted.until
+
+
+def _show(places: Places, tail: LogTail, shown: Shown) -> Growing | None:
+    """Show the chain as it is; None when nothing has the id."""
+    sources: list[Source] = [*([] if places.store is None else [StoreSource(places.store)]), tail]
+    found = find_chain(shown.wanted.asked, sources)
+    if found is None:
+        return None
+    shown.chain(found[0])
+    return found[1]
 
 
 async def _reached(stack: AsyncExitStack, settings: Settings, store: Path | None, *, needs_log: bool) -> Places:
@@ -189,10 +194,11 @@ async def _connected(stack: AsyncExitStack, settings: Settings) -> LogReader:
     return LogReader(connection, settings.bus.stream)
 
 
-async def _tail(places: Places, scan: int) -> tuple[LogTail, int, list[str]]:
-    """Read what the log has beyond the store, within bounds; return it, up to where it was read, and what to say."""
-    if places.log is None:
-        return LogTail([], lambda _subject, _body: None), 0, []
+async def _tail(places: Places, end: int, scan: int) -> tuple[LogTail, list[str]]:
+    """Read what the log has beyond the store, up to `end` and within bounds; return it, and what to say of it."""
+    log = places.log
+    if log is None:
+        return LogTail([], lambda _subject, _body: None), []
     from botplatform.bus.jetstream.stored import Counters, decode_stored  # noqa: PLC0415  # takes a while to import
 
     counters = Counters()
@@ -200,16 +206,15 @@ async def _tail(places: Places, scan: int) -> tuple[LogTail, int, list[str]]:
     def decode(subject: str, data: bytes) -> Event | None:
         return decode_stored(subject, data, counters)
 
-    end = await places.log.last_sequence()
     stored = 0 if places.store is None else places.store.last_sequence()
     notes = []
     if stored > end:
-        notes.append(f"the event store has events of another log than {places.log.where}")
+        notes.append(f"the event store has events of another log than {log.where}")
         stored = 0
     begin = max(stored, end - scan)
     if begin > stored:
-        notes.append(f"only the newest {scan:,} of {end:,} events of {places.log.where} were looked through (--scan)")
-    return LogTail(await places.log.read(begin, end), decode), end, notes
+        notes.append(f"only the newest {scan:,} of {end:,} events of {log.where} were looked through (--scan)")
+    return LogTail(await log.read(begin, end), decode), notes
 
 
 def _looked(places: Places, tail: LogTail) -> str:
@@ -218,14 +223,17 @@ def _looked(places: Places, tail: LogTail) -> str:
     return " and ".join(filter(None, (store, log)))
 
 
-async def _follow(log: LogReader, tail: LogTail, after: int, growing: Growing, shown: Shown) -> None:
-    """Show what comes, until what was wanted was seen, or the time is over."""
-    with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(shown.wanted.timeout_s or None):
-            async for message in log.follow(after):
-                found = tail.about(message, growing.asked, growing.chains)
-                step = None if found is None else growing.add(found)
-                if step is not None:
-                    shown.step(step)
-                if shown.ended:
-                    return
+async def _follow(places: Places, tail: LogTail, after: int, growing: Growing | None, shown: Shown) -> None:
+    """Show what comes, until what was wanted was seen; an id that nothing has yet is waited for."""
+    assert places.log is not None
+    async for message in places.log.follow(after):
+        found = tail.about(message, shown.wanted.asked, () if growing is None else growing.chains)
+        if found is None:
+            continue
+        if growing is None:  # what came before it is of its chain as well
+            newer, _ = await _tail(places, message.sequence, shown.wanted.scan)
+            growing = _show(places, newer, shown)
+        elif (step := growing.add(found)) is not None:
+            shown.step(step)
+        if shown.ended:
+            return
