@@ -34,7 +34,7 @@ from botplatform.runtime.gateway_words import (
 from botplatform.runtime.last_gate import LastGate
 from botplatform.runtime.order_inquiry import Inquiry
 from botplatform.runtime.reconciler import Reconciler
-from botplatform.runtime.simulated_gateway import MAX_CONTEXTS, order_request
+from botplatform.runtime.simulated_gateway import order_request
 from botplatform.runtime.trading_state import TradingStateRecord
 from botplatform.trading.orders import OrderRecord
 from botplatform.trading.reasons import Reason
@@ -50,6 +50,10 @@ EXPIRED_PAUSE_S: Final = 0.02
 """Pause before an order is sent again that the venue did not take, because it came after its validity."""
 FILLS: Final = (OrderStatus.PARTIALLY_FILLED, OrderStatus.FILLED)
 ENDED: Final = (OrderStatus.FILLED, OrderStatus.REJECTED)
+"""After these nothing comes any more; a cancelled or expired order may still fill."""
+MAX_CONTEXTS: Final = 2_000
+"""Orders that are remembered here as they were sent. Those that were cancelled stay until so many newer ones were
+sent; of what is older the engine's state knows the same. With about 2 kB each and 16 partitions: 64 MB at most."""
 logger = logging.getLogger(__name__)
 
 Context = tuple[OrderEvent | OrderRecord, Cause]

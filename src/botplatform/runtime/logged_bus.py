@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from typing import Protocol
+from weakref import WeakSet
 
 from botplatform.core.event_bus import AsyncHandler, Conflation, Delivery, DeliveryHandler, DurableEventBus, Right
 from botplatform.core.events import Event
@@ -28,7 +29,7 @@ class LoggedBus:
     def __init__(self, bus: DurableEventBus, tell: Callable[[Event], object]) -> None:
         self._bus = bus
         self._tell = tell
-        self._beside: list[Works] = []
+        self._beside = WeakSet[Works]()  # each partition that comes brings one, and takes it along when it goes
         self.features = bus.features
 
     async def publish(self, event: Event) -> None:
@@ -78,13 +79,13 @@ class LoggedBus:
         return await self._bus.last_sequence()
 
     def settle_with(self, works: Works) -> None:
-        """Count nothing as settled while this has something to do."""
-        self._beside.append(works)
+        """Count nothing as settled while this has something to do; it is not kept alive for that."""
+        self._beside.add(works)
 
     async def wait_settled(self) -> None:
         """Wait until every group has handled everything, and nothing works beside the bus."""
         await self._bus.wait_settled()
-        while not all(works.idle for works in self._beside):
-            for works in self._beside:
+        while not all(works.idle for works in list(self._beside)):
+            for works in list(self._beside):
                 await works.wait_idle()
             await self._bus.wait_settled()

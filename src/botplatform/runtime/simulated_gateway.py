@@ -12,12 +12,13 @@ from botplatform.exchanges.exchange import ExchangeReport, OrderRequest, Simulat
 from botplatform.exchanges.reports import denied_event, report_to_event
 from botplatform.runtime.gate import GATEWAY, refusal
 from botplatform.runtime.trading_state import TradingStateRecord
-from botplatform.trading.orders import OrderRecord
+from botplatform.trading.orders import FINISHED, OrderRecord
 from botplatform.trading.reasons import Reason
 
 __all__ = ["SimulatedGateway", "order_request"]
 
-MAX_CONTEXTS: Final = 100_000
+MAX_CONTEXTS: Final = 10_000
+"""Orders at the venue that are remembered here beside the engine's state, which has them as well: only open ones."""
 
 
 def order_request(order: OrderEvent) -> OrderRequest:
@@ -103,6 +104,8 @@ class SimulatedGateway:
             context = self._context(report.client_order_id)
             if context is not None:
                 order, cause = context
+                if report.status in FINISHED:
+                    self._contexts.pop(report.client_order_id, None)
                 events.append(report_to_event(report, order, cause, source=self.source, created_ns=now))
         return events
 

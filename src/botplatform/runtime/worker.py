@@ -65,7 +65,7 @@ class EngineWorker(PoisonHandling):
         self.meter = EngineMeter(self.name, clock)
         self.scope = LogScope(self.name)
         self.sequence = 0
-        self._saved = Checkpoint(0, b"")
+        self._saved = Checkpoint(0, b"")  # what a rebuilt engine needs of the last one, and no more: it stays in memory
         self._saved_ns = clock.monotonic_ns()
         self._in_log: dict[str, Event] = {}
         self._conflate_waiting = conflate_waiting
@@ -93,7 +93,7 @@ class EngineWorker(PoisonHandling):
         saved = await self._checkpoints.claim(self.slot)
         crash_point("claim.after")
         if saved is not None:
-            self._saved = saved
+            self._saved = Checkpoint(saved.sequence, saved.state)
             self.host.engine.restore(saved.state)
             self._restore_venue(saved.venue)
             self.aside = decode(saved.aside)
@@ -258,7 +258,7 @@ class EngineWorker(PoisonHandling):
                     raise
                 await self._clock.sleep(FENCED_WAIT_S)  # whoever was faster shows itself by then, and this ends
                 raise
-            self._saved, self._saved_ns = checkpoint, self._clock.monotonic_ns()
+            self._saved, self._saved_ns = Checkpoint(self.sequence, state), self._clock.monotonic_ns()
             self._left_out = {sequence for sequence in self._left_out if sequence > self.sequence}
 
     def _venue_state(self) -> bytes:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from decimal import Context, Decimal
 from enum import StrEnum
 from operator import attrgetter
+from sys import intern
 from typing import Final
 
 from msgspec import Struct, field
@@ -270,10 +271,10 @@ class Orders(Struct):
             return None
         order = OrderRecord(
             order_id=report.order_id,
-            symbol=report.symbol,
-            venue=report.venue,
-            account_id=report.account_id,
-            strategy=report.strategy,
+            symbol=intern(report.symbol),  # each event brings its own copy: thousands of orders share one
+            venue=intern(report.venue),
+            account_id=intern(report.account_id),
+            strategy=intern(report.strategy),
             side=report.side,
             position_side=report.position_side,
             quantity=report.quantity,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from array import array
 from decimal import Decimal
 from typing import Final, NamedTuple
 
@@ -13,13 +14,13 @@ MAX_POINTS: Final = 5_000
 
 
 class PriceCurve:
-    """Prices of one symbol over time: at most 5,000 points, evenly thinned."""
+    """Prices of one symbol over time: at most 5,000 points, evenly thinned, in 80 kB."""
 
     __slots__ = ("_stride", "_wait", "prices", "times_ns")
 
     def __init__(self) -> None:
-        self.times_ns: list[int] = []
-        self.prices: list[float] = []
+        self.times_ns = array("q")
+        self.prices = array("d")
         self._stride = 1
         self._wait = 0
 

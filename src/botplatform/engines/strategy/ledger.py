@@ -16,6 +16,8 @@ from botplatform.trading.positions import Leg, Positions, total
 __all__ = ["Book", "Intent", "Ledger", "SavedLedger"]
 
 ZERO: Final = Decimal(0)
+KEEP_FINISHED: Final = 200
+"""Finished orders of a partition in which a late or repeated fill is known again: as many as execution keeps."""
 _LEGS: Final = {ActionSide.LONG: PositionSide.LONG, ActionSide.SHORT: PositionSide.SHORT}
 NOTHING: Final = PositionView()
 _LONG, _SHORT = PositionSide.LONG, PositionSide.SHORT  # looked up once: members of an enum are slow to look up
@@ -68,7 +70,7 @@ class Ledger:
     """
 
     def __init__(self) -> None:
-        self._orders = Orders()
+        self._orders = Orders(keep=KEEP_FINISHED)
         self._positions = Positions()
         self._books: dict[tuple[str, str], Book] = {}
 
