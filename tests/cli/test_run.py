@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import signal
 import socket
@@ -120,9 +121,9 @@ def test_chosen_engines_run_until_sigterm_and_the_rest_later(tmp_path: Path, ser
 def test_with_a_server_of_its_own_the_first_order_comes_and_sigterm_ends_it(tmp_path: Path) -> None:
     process = start(tmp_path, "run", "--embedded", "--set=log.level=warning")
     assert process.stderr is not None
-    first = process.stderr.readline()
-    assert first.startswith("running market_data, signals")
-    url = next(word for word in first.split() if word.startswith("nats://")).rstrip(";")
+    first = json.loads(process.stderr.readline())
+    assert first["message"].startswith("running market_data, signals")
+    url = first["where"]
     log = asyncio.run(wait_for(url, lambda log: any(event.type == "order.submitted" for event in log)))
     ordered = next(event for event in log if event.type == "order.submitted")
     assert (ordered.timestamp_ns - log[0].timestamp_ns) / 1e9 < 10
