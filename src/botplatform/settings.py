@@ -20,6 +20,7 @@ from botplatform.settings_bus import BusSettings, NatsSettings
 from botplatform.settings_health import HealthSettings
 from botplatform.settings_section import Money, Section, Share, Symbol
 from botplatform.settings_sources import read_settings
+from botplatform.settings_tracing import TracingSettings
 from botplatform.settings_venue import VenueSettings
 
 __all__ = [
@@ -40,6 +41,7 @@ __all__ = [
     "SignalSettings",
     "StorageSettings",
     "StrategySettings",
+    "TracingSettings",
     "VenueSettings",
     "load_settings",
 ]
@@ -293,6 +295,8 @@ class Settings(BaseSettings):
     """What each process tells a cluster about itself."""
     log: LogSettings = LogSettings()
     """Logs."""
+    tracing: TracingSettings = TracingSettings()
+    """Traces."""
 
     @classmethod
     def settings_customise_sources(

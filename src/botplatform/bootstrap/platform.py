@@ -19,6 +19,8 @@ from botplatform.bootstrap.engines import (
     groups,
     of_type,
 )
+from botplatform.bootstrap.sinks import SINKS
+from botplatform.bootstrap.traces import trace_process
 from botplatform.bus.jetstream.bus import JetStreamEventBus
 from botplatform.bus.jetstream.dead_letters import DeadLetterStream
 from botplatform.bus.jetstream.kv import Bucket
@@ -27,7 +29,7 @@ from botplatform.bus.jetstream.setup import ACCOUNTS
 from botplatform.bus.jetstream.subjects import partition
 from botplatform.bus.memory import InMemoryLog
 from botplatform.core.event_bus import Right
-from botplatform.core.events import Event, MarketEvent
+from botplatform.core.events import MarketEvent
 from botplatform.core.seam import Clock, SystemClock, random_id
 from botplatform.engines.execution.engine import ExecutionEngine
 from botplatform.engines.market_data.engine import MarketDataEngine
@@ -35,7 +37,6 @@ from botplatform.engines.monitoring.engine import MonitoringEngine
 from botplatform.engines.monitoring.model import LiveModel
 from botplatform.engines.notifications.sender import AlertSender
 from botplatform.engines.signals.engine import SignalsEngine
-from botplatform.engines.storage.engine import StorageSink
 from botplatform.errors import SettingsError
 from botplatform.exchanges.loading import PAPER
 from botplatform.feeds.feed import paced
@@ -52,12 +53,12 @@ from botplatform.runtime.membership import Membership, Ownership
 from botplatform.runtime.order_worker import AccountShare
 from botplatform.runtime.partition_right import PartitionRight
 from botplatform.runtime.process import GroupRunner, Job, Members, Process, Solo
-from botplatform.runtime.sink import SinkWorker
 from botplatform.runtime.source import SourceRunner
 from botplatform.runtime.trading_state import BucketTradingState, MemoryTradingState, TradingStateStore
 from botplatform.runtime.worker import EngineWorker
 from botplatform.settings import Settings
 from botplatform.telemetry.logs import EventLogger
+from botplatform.telemetry.tracing import Tracing
 
 __all__ = ["Platform", "open_platform"]
 
@@ -82,11 +83,15 @@ class Platform(NamedTuple):
 
 @asynccontextmanager
 async def open_platform(
-    settings: Settings, engines: Sequence[str] = ENGINES, *, clock: Clock | None = None
+    settings: Settings,
+    engines: Sequence[str] = ENGINES,
+    *,
+    clock: Clock | None = None,
+    tracing: Tracing | None = None,
 ) -> AsyncIterator[Platform]:
     """Connect to the configured bus and put the chosen engines on it; on leaving, everything is closed.
 
-    Raises `BusError` when the bus cannot be reached, `StreamError` when it is not set up, and `SettingsError` for
+    `tracing` traces what happens, instead of what the settings say. Raises `BusError` when the bus cannot be reached, `StreamError` when it is not set up, and `SettingsError` for
     engines that do not exist or cannot be alone.
     """
     for name in engines:
@@ -95,7 +100,7 @@ async def open_platform(
     if settings.feed.pace == "settled" and "market_data" in engines and set(engines) != set(ENGINES):
         raise SettingsError("feed.pace=settled needs all engines in one process: leave --engine out")
     async with AsyncExitStack() as stack:
-        builder = await _Builder.open(settings, engines, clock or SystemClock(), stack)
+        builder = await _Builder.open(settings, engines, clock or SystemClock(), stack, tracing=tracing)
         yield builder.platform()
 
 
@@ -108,12 +113,17 @@ class _Builder:
         engines: Sequence[str],
         clock: Clock,
         connection: JetStreamEventBus | InMemoryLog,
+        *,
+        member: str,
+        tracing: Tracing | None,
     ) -> None:
         self.settings = settings
         self.clock = clock
         self.connection = connection
+        self.tracing = tracing
+        tell = EventLogger(settings.log.events, level=settings.log.level).handle
+        self.bus = LoggedBus(connection, tell, tracing=tracing)
         self.engines = (*engines, *((AlertSender.name,) if "notifications" in engines else ()))
-        self.bus = LoggedBus(connection, EventLogger(settings.log.events, level=settings.log.level).handle)
         self.checkpoints: Checkpoints = MemoryCheckpoints()
         self.dead_letters: DeadLetters = MemoryDeadLetters()
         self.trading: TradingStateStore = MemoryTradingState()
@@ -127,25 +137,36 @@ class _Builder:
             self.dead_letters = StreamDeadLetters(DeadLetterStream(connection.connection, settings.bus.stream))
             self.trading = BucketTradingState(connection.trading)
             self.log_id = connection.log_id()
+            connection.say_traced(tracing.marked if tracing else ())
             self.membership = Membership(
                 connection.connection,
-                f"{random_id()[:12]}",
+                member,
                 {name: self.divided(name) for name in self.engines},
                 lease_s=settings.bus.lease_s,
                 failed=self.fail,
             )
 
     @classmethod
-    async def open(cls, settings: Settings, engines: Sequence[str], clock: Clock, stack: AsyncExitStack) -> _Builder:
+    async def open(
+        cls,
+        settings: Settings,
+        engines: Sequence[str],
+        clock: Clock,
+        stack: AsyncExitStack,
+        *,
+        tracing: Tracing | None,
+    ) -> _Builder:
         """Connect to the bus."""
         connection: JetStreamEventBus | InMemoryLog
+        member = random_id()[:12]
+        tracing = tracing or trace_process(settings, engines, member, clock, stack)
         if settings.bus.backend == "memory":
             connection = InMemoryLog(groups(settings))
         else:
             name = connection_name(engines)
             connection = await JetStreamEventBus.connect(settings.nats, settings.bus, name=name, clock=clock)
         stack.push_async_callback(connection.close)
-        builder = cls(settings, engines, clock, connection)
+        builder = cls(settings, engines, clock, connection, member=member, tracing=tracing)
         stack.callback(builder.stop_watching)
         stack.push_async_callback(builder.close_account)
         return builder
@@ -220,10 +241,8 @@ class _Builder:
 
     def maker(self, name: str) -> Callable[[Ownership, Right | None], PartitionWorker]:
         """Return what makes a group's worker for a partition."""
-        if name == "storage":
-            return self.storage
-        if name == AlertSender.name:
-            return self.alerts
+        if name in SINKS:
+            return lambda _, right: SINKS[name](self.settings, self.bus, self.clock, right=right, tracing=self.tracing)
         make = self.execution if name == "execution" else self.engine(name)
 
         def place(ownership: Ownership, right: Right | None) -> PartitionWorker:
@@ -231,6 +250,7 @@ class _Builder:
             worker.keep_dead_letters(self.dead_letters, self.fail)
             divided = self.membership is not None and self.divided(name) > 1
             worker.place(ownership.partition if divided else None, right)
+            worker.tracing = self.tracing
             if name == MonitoringEngine.name:
                 self.monitoring = worker
             return worker
@@ -314,26 +334,6 @@ class _Builder:
                 self.fail(error)
 
         failing.add_done_callback(tell)
-
-    def storage(self, _ownership: Ownership, right: Right | None) -> PartitionWorker:
-        """Make the worker that keeps events."""
-        sink = StorageSink.open(self.settings.storage)
-        return SinkWorker(
-            "storage", self.bus, self.clock, sink.handle_async,
-            after=sink.store.last_sequence, close=sink.close_async, right=right,
-        )  # fmt: skip
-
-    def alerts(self, _ownership: Ownership, right: Right | None) -> PartitionWorker:
-        """Make the worker that sends alerts."""
-        sender = AlertSender(self.settings.notifications, live=True)
-
-        async def take(event: Event, sequence: int) -> None:
-            sender.handle(event, sequence)
-
-        async def close() -> None:
-            sender.close()
-
-        return SinkWorker(AlertSender.name, self.bus, self.clock, take, close=close, right=right)
 
     def source(self, ownership: Ownership, right: Right | None) -> Source | None:
         """Make the source of the symbols of a partition; None where there are none."""

@@ -104,6 +104,8 @@ class Delivery(NamedTuple):
     """It was delivered before and not acknowledged."""
     left_out: tuple[int, ...] = ()
     """Sequences of older ticks of the same symbol that were left out on purpose, because the group was behind."""
+    headers: bytes | None = None
+    """The headers that it came with, as they came; None on a bus that has none."""
 
 
 class Conflation(NamedTuple):
@@ -204,7 +206,8 @@ def check_pattern(pattern: str) -> str:
 def handler_failed(event: Event, handler: object, error: BaseException, source: str = "event_bus") -> Event | None:
     """Log a handler's failure and make the `system.error` that reports it; None when the event was one itself."""
     name = getattr(handler, "__qualname__", None) or type(handler).__qualname__
-    logger.error("handler %s failed on %s %s", name, event.type, event.id, exc_info=error)
+    fields = {"correlation_id": event.correlation_id, "id": event.id}
+    logger.error("handler %s failed on %s %s", name, event.type, event.id, exc_info=error, extra={"fields": fields})
     if event.type == "system.error":
         return None
     message = f"the handler {name} raised {type(error).__name__} on {event.type}: {error}"

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Coroutine
-from contextlib import suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from typing import Any, Final
 
 from msgspec.structs import replace
@@ -36,6 +36,9 @@ from botplatform.runtime.order_inquiry import Inquiry
 from botplatform.runtime.reconciler import Reconciler
 from botplatform.runtime.simulated_gateway import order_request
 from botplatform.runtime.trading_state import TradingStateRecord
+from botplatform.telemetry.log_scope import about, within
+from botplatform.telemetry.call import Caused
+from botplatform.telemetry.tracing import Tracing
 from botplatform.trading.orders import OrderRecord
 from botplatform.trading.reasons import Reason
 
@@ -82,6 +85,7 @@ class ExchangeGateway:
         reconciler: Reconciler,
         room: Callable[[OrderEvent], Awaitable[tuple[Reason, str] | None]] | None = None,
         right: Callable[[], Right | None] = lambda: None,
+        tracing: Callable[[], Tracing | None] = lambda: None,
         validity_s: float | None = None,
     ) -> None:
         self.exchange = exchange
@@ -91,6 +95,7 @@ class ExchangeGateway:
         self._lookup = lookup
         self._reconciler = reconciler
         self._gate = LastGate(clock, trading, room, right, reconciler, max_decision_age_s)
+        self._tracing = tracing
         self._timeout_s = request_timeout_s
         self._max_age_s = max_decision_age_s
         self._validity_ns = round((request_timeout_s if validity_s is None else validity_s) * 1e9)
@@ -211,12 +216,16 @@ class ExchangeGateway:
         while True:
             pending = await lane.get()
             try:
-                if type(pending.effect) is SubmitOrder:
-                    await self._submit(pending.effect.order, pending)
-                elif type(pending.effect) is CancelOrder:
-                    await self._cancel(pending.effect.order, pending.cause)
+                with within(pending.cause):
+                    await self._carry_out(pending)
             finally:
                 self._end()
+
+    async def _carry_out(self, pending: PendingEffect) -> None:
+        if type(pending.effect) is SubmitOrder:
+            await self._submit(pending.effect.order, pending)
+        elif type(pending.effect) is CancelOrder:
+            await self._cancel(pending.effect.order, pending.cause)
 
     def _may_send(self, record: OrderRecord) -> bool:
         """Tell whether an order that the log has as submitted, and that never was at the venue, is still to be sent.
@@ -231,7 +240,8 @@ class ExchangeGateway:
         submitted = submitted_again(record)
         order = submitted.payload
         assert isinstance(order, OrderEvent)
-        await self._submit(order, PendingEffect(SubmitOrder(order), submitted, record.submitted_ns), again=True)
+        with within(submitted):
+            await self._submit(order, PendingEffect(SubmitOrder(order), submitted, record.submitted_ns), again=True)
 
     async def _submit(self, order: OrderEvent, pending: PendingEffect, *, again: bool = False) -> None:
         cause = Cause(pending.cause.id, pending.cause.correlation_id)
@@ -256,7 +266,7 @@ class ExchangeGateway:
         self._remember(order, cause)
         self._waiting.discard(order.order_id)
         try:
-            await self._send(order, checked_ns + self._validity_ns)
+            await self._send(order, cause, checked_ns + self._validity_ns)
         except RequestExpired:
             return False
         except OutcomeUnknown as e:
@@ -273,11 +283,16 @@ class ExchangeGateway:
             await self._unknown(order, cause, Reason.CONNECTION_LOST, f"{type(e).__name__}: {e}")
         return True
 
-    async def _send(self, order: OrderEvent, valid_until_ns: int) -> None:
+    async def _send(self, order: OrderEvent, cause: Cause, valid_until_ns: int) -> None:
         crash_point("send.before")
-        async with asyncio.timeout(self._timeout_s):
-            await self.exchange.submit(replace(order_request(order), valid_until_ns=valid_until_ns))
+        with self._call("submit", order, cause):
+            async with asyncio.timeout(self._timeout_s):
+                await self.exchange.submit(replace(order_request(order), valid_until_ns=valid_until_ns))
         crash_point("send.after")
+
+    def _call(self, operation: str, order: OrderEvent, cause: Caused) -> AbstractContextManager[object]:
+        tracing = self._tracing()
+        return nullcontext() if tracing is None else tracing.call(operation, self.source, order, cause)
 
     async def _unknown(self, order: OrderEvent, cause: Cause, reason: Reason, text: str) -> None:
         now = self._clock.now_ns()
@@ -289,8 +304,9 @@ class ExchangeGateway:
         """Ask for a cancel; when that fails, the order stays as it is, and a person hears of it."""
         self._reconciler.withdraw(order.order_id)
         try:
-            async with asyncio.timeout(self._timeout_s):
-                await self.exchange.cancel(order.order_id, order.symbol)
+            with self._call("cancel", order, cause):
+                async with asyncio.timeout(self._timeout_s):
+                    await self.exchange.cancel(order.order_id, order.symbol)
         except Exception as e:
             logger.warning("the cancel of %s at %s did not go through", order.order_id, self.source, exc_info=e)
             why = f"no answer within {self._timeout_s:g} s" if isinstance(e, TimeoutError) else str(e)
@@ -303,11 +319,12 @@ class ExchangeGateway:
         self._asking.add(order.order_id)
         self._remember(order, cause)
         self._begin()
-        self._spawn(self._resolve(order, cause))
+        with within(cause):
+            self._spawn(self._resolve(order, cause))
 
     async def _resolve(self, order: OrderEvent | OrderRecord, cause: Cause) -> None:
         """Ask until there is an answer; then now and then until the order is finished, as reports may be lost as well."""
-        inquiry = Inquiry(self.exchange, self._clock, order, cause, self._timeout_s)
+        inquiry = Inquiry(self.exchange, self._clock, order, cause, self._timeout_s, tracing=self._tracing())
         answered = False
         try:
             while True:
@@ -358,7 +375,8 @@ class ExchangeGateway:
         try:
             event = report_to_event(report, order, cause, self.source, self._clock.now_ns())
         except (ExchangeError, ValueError, TypeError, ArithmeticError) as e:
-            logger.warning("%s sent a report that makes no sense: %.500r", self.source, report, exc_info=e)
+            told = "%s sent a report that makes no sense: %.500r"
+            logger.warning(told, self.source, report, exc_info=e, extra=about(cause))
             await self._publish([report_refused(order, cause, self.source, e, self._clock.now_ns())])
             self._ask(order, cause)
             return

@@ -111,7 +111,15 @@ class ExecutionWorker(OrderWorker):
         no_room = None
         if trading is not None and type(effect) is SubmitOrder and self.gateway.refusal(pending, trading) is None:
             no_room = await self._room(effect.order)
-        await self._publish(self.gateway.perform(pending, trading, no_room))
+        if self.tracing is None or had_it:
+            events = self.gateway.perform(pending, trading, no_room)
+        else:
+            operation = "submit" if type(effect) is SubmitOrder else "cancel"
+            with self.tracing.call(operation, self.gateway.source, effect.order, pending.cause) as call:
+                events = self.gateway.perform(pending, trading, no_room)
+                if any(event.source == GATEWAY for event in events):  # refused at the gate: it was never sent
+                    call.drop()
+        await self._publish(events)
 
     def _venue_state(self) -> bytes:
         return self.gateway.venue.snapshot()
@@ -166,6 +174,7 @@ class ExchangeWorker(OrderWorker):
             request_timeout_s=request_timeout_s,
             max_decision_age_s=max_decision_age_s,
             right=lambda: self._right,
+            tracing=lambda: self.tracing,
             validity_s=request_validity_s,
         )
 

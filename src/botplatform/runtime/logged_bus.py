@@ -8,6 +8,7 @@ from weakref import WeakSet
 
 from botplatform.core.event_bus import AsyncHandler, Conflation, Delivery, DeliveryHandler, DurableEventBus, Right
 from botplatform.core.events import Event
+from botplatform.telemetry.tracing import Tracing
 
 __all__ = ["LoggedBus", "Works"]
 
@@ -24,23 +25,31 @@ class Works(Protocol):
 
 
 class LoggedBus:
-    """A `DurableEventBus` that calls `tell` for each event once it is in the log, and otherwise passes all on."""
+    """A `DurableEventBus` that calls `tell` for each event once it is in the log, and otherwise passes all on.
 
-    def __init__(self, bus: DurableEventBus, tell: Callable[[Event], object]) -> None:
+    With `tracing`, what is published is traced.
+    """
+
+    def __init__(
+        self, bus: DurableEventBus, tell: Callable[[Event], object], *, tracing: Tracing | None = None
+    ) -> None:
         self._bus = bus
         self._tell = tell
+        self._tracing = tracing
         self._beside = WeakSet[Works]()  # each partition that comes brings one, and takes it along when it goes
         self.features = bus.features
 
     async def publish(self, event: Event) -> None:
         """Publish, then tell."""
-        await self._bus.publish(event)
-        self._tell(event)
+        await self.publish_all((event,))
 
     async def publish_all(self, events: Iterable[Event]) -> None:
         """Publish in order, then tell."""
         given = list(events)
-        await self._bus.publish_all(given)
+        if self._tracing is None:
+            await self._bus.publish_all(given)
+        else:
+            await self._tracing.publish(given, self._bus.publish_all)
         for event in given:
             self._tell(event)
 

@@ -56,6 +56,8 @@ class Ownership(NamedTuple):
     partition: int
     epoch: int
     """Grows with each owner: what an earlier one does can be told from what this one does."""
+    after_death: bool = False
+    """The owner before has not given it back."""
 
 
 class Group(Protocol):
@@ -273,11 +275,11 @@ class Membership:
             revision = await self._partitions.put(f"{group}.{partition}", msgspec.json.encode(mine), expected=revision)
             self.failovers += bool(before.member)
             self._owned[group, partition] = (mine.epoch, revision)
-            await self._begin(Ownership(group, partition, mine.epoch), revision)
+            await self._begin(Ownership(group, partition, mine.epoch, bool(before.member)), revision)
 
     async def _begin(self, ownership: Ownership, revision: int) -> None:
         """Let the group begin; when it cannot, give the partition back, so that it is tried again, here or elsewhere."""
-        group, partition, epoch = ownership
+        group, partition, epoch = ownership.group, ownership.partition, ownership.epoch
         try:
             await self._handlers[group].acquired(ownership)
         except BaseException:

@@ -13,12 +13,15 @@ from botplatform.core.seam import Clock, jitter
 from botplatform.errors import ExchangeError
 from botplatform.exchanges.exchange import Exchange, ExchangeReport
 from botplatform.exchanges.reports import report_to_event
+from botplatform.telemetry.tracing import Tracing
 from botplatform.trading.orders import FINISHED, OrderRecord
 
 __all__ = ["Found", "Inquiry"]
 
 FIRST_PAUSE_S: Final = 0.2
 LONGEST_PAUSE_S: Final = 30.0
+TRACED: Final = 10
+"""Questions about one order that are traced: an order that stays open is asked for as long as it does."""
 FILLS: Final = (OrderStatus.PARTIALLY_FILLED, OrderStatus.FILLED)
 logger = logging.getLogger(__name__)
 
@@ -44,8 +47,16 @@ class Inquiry:
     """
 
     def __init__(
-        self, exchange: Exchange, clock: Clock, order: OrderEvent | OrderRecord, cause: Cause, timeout_s: float
+        self,
+        exchange: Exchange,
+        clock: Clock,
+        order: OrderEvent | OrderRecord,
+        cause: Cause,
+        timeout_s: float,
+        *,
+        tracing: Tracing | None = None,
     ) -> None:
+        """Take the order and what its reports are caused by; `tracing` traces the questions."""
         self._exchange = exchange
         self._clock = clock
         self._order = order
@@ -53,22 +64,34 @@ class Inquiry:
         self._timeout_s = timeout_s
         self._began_ns = clock.monotonic_ns()
         self._pause_s = FIRST_PAUSE_S
+        self._tracing = tracing
+        self._asked = 0
 
     async def ask(self) -> Found:
         """Ask once. A question that fails, or an answer that makes no sense, found nothing yet."""
         order, asked_ns = self._order, self._clock.monotonic_ns()
+        self._asked += 1
         try:
-            async with asyncio.timeout(self._timeout_s):
-                report = await self._exchange.fetch_order(order.order_id, order.symbol)
-                fills: list[ExchangeReport] = []
-                if report is not None and report.filled_qty:
-                    fills = await self._exchange.fetch_fills(order.order_id, order.symbol)
-            return self._judge(report, fills, asked_ns)
+            if self._tracing is None or self._asked > TRACED:
+                return await self._answer(asked_ns)
+            with self._tracing.call("query", self._exchange.venue, order, self._cause) as call:
+                found = await self._answer(asked_ns)
+                call.note("never there" if found.never_there else f"{len(found.events)} reports")
+            return found
         except Exception as e:  # noqa: BLE001  # whatever an adapter raises, it is asked again
             logger.warning(
                 "asking %s about %s failed: %s: %s", self._exchange.venue, order.order_id, type(e).__name__, e
             )
             return NOTHING_YET
+
+    async def _answer(self, asked_ns: int) -> Found:
+        order = self._order
+        async with asyncio.timeout(self._timeout_s):
+            report = await self._exchange.fetch_order(order.order_id, order.symbol)
+            fills: list[ExchangeReport] = []
+            if report is not None and report.filled_qty:
+                fills = await self._exchange.fetch_fills(order.order_id, order.symbol)
+        return self._judge(report, fills, asked_ns)
 
     async def pause(self) -> None:
         """Wait before the next question, longer each time, at most half a minute."""

@@ -17,6 +17,11 @@ class PartitionRight:
         self.ownership = ownership
 
     @property
+    def after_death(self) -> bool:
+        """Tell whether the owner before has died."""
+        return self.ownership.after_death
+
+    @property
     def valid(self) -> bool:
         """Tell whether the partition is ours for certain, now."""
         return self._membership.valid and self._membership.owns(self.ownership)

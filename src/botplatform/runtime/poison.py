@@ -17,7 +17,9 @@ from botplatform.core.tasks import end
 from botplatform.errors import BusError, StateError
 from botplatform.runtime.dead_letters import DeadLetter, DeadLetters, MemoryDeadLetters, Ruling, Verdict, letter_of
 from botplatform.runtime.quarantine import PORTFOLIO, QUARANTINING, Aside, Held, Settling, answer, was_answered
+from botplatform.telemetry.log_scope import about
 from botplatform.telemetry.metrics import EngineMeter
+from botplatform.telemetry.tracing import Tracing
 from botplatform.trading.reasons import Reason
 
 __all__ = ["FAILED", "LIFTED", "QUARANTINED", "PoisonHandling"]
@@ -56,6 +58,7 @@ class PoisonHandling(ABC):
     _bus: DurableEventBus
     _clock: Clock
     _right: Right | None
+    tracing: Tracing | None
 
     def __init__(self) -> None:
         self.dead_letters = 0
@@ -127,9 +130,13 @@ class PoisonHandling(ABC):
 
     async def _poisoned(self, event: Event, sequence: int, error: Exception) -> None:
         """Put an event aside that the engine has raised on, and rebuild the engine."""
-        logger.error("the engine %s failed on %s %s", self.name, event.type, event.id, exc_info=error)
+        told = "the engine %s failed on %s %s"
+        logger.error(told, self.name, event.type, event.id, exc_info=error, extra=about(event))
         await self._rebuild(sequence - 1)
-        await self._put_aside(await self._keep(event, sequence, error))
+        letter = await self._keep(event, sequence, error)
+        if self.tracing is not None:
+            self.tracing.failed(event, self.name, error, letter.id)
+        await self._put_aside(letter)
         self.sequence = sequence
         await self._checkpoint(force=True)
 
@@ -323,7 +330,7 @@ class PoisonHandling(ABC):
         self.aside.settling = None
         await self._rule(letter, verdict)
         await self._checkpoint(force=True)
-        logger.info("%s was %s", letter.id, verdict)
+        logger.info("%s was %s", letter.id, verdict, extra=about(letter.event))
 
     async def _rule(self, letter: DeadLetter, verdict: Verdict) -> None:
         before = letter.ruling
@@ -334,7 +341,8 @@ class PoisonHandling(ABC):
         self, letter: DeadLetter, settling: Settling, failed: DeadLetter, error: Exception | None = None
     ) -> None:
         """Wait again: it failed once more, or one did that waited behind it. What was handled meanwhile stays so."""
-        logger.error("%s failed while %s was settled", failed.id, letter.id, exc_info=error)
+        told = "%s failed while %s was settled"
+        logger.error(told, failed.id, letter.id, exc_info=error, extra=about(failed.event))
         await self._restore_saved()
         async with aclosing(self._waiting(letter, discard=settling.discard)) as waiting:
             async for event, sequence in waiting:
@@ -374,6 +382,8 @@ class PoisonHandling(ABC):
     async def _put_aside_again(self, delivery: Delivery) -> bool:
         """Tell whether an event was put aside already, or has to wait; then it is done with."""
         if self.aside.holds(delivery.event):
+            if self.tracing is not None:
+                self.tracing.note(delivery.event, self.name, "put aside", reason="its symbol is quarantined")
             await self._meanwhile(delivery.event)
             self.sequence = delivery.sequence
             return True

@@ -9,6 +9,7 @@ from botplatform.core.events import Event
 from botplatform.core.seam import Clock
 from botplatform.telemetry.log_scope import LogScope
 from botplatform.telemetry.metrics import EngineMeter
+from botplatform.telemetry.tracing import Place, Tracing
 
 __all__ = ["SinkWorker"]
 
@@ -39,6 +40,8 @@ class SinkWorker:
         self._clock = clock
         self.meter = EngineMeter(name, clock)
         self.scope = LogScope(name)
+        self.tracing: Tracing | None = None
+        """Traces what is handled."""
         self.started_ns = clock.now_ns()
         self.events_in = 0
         self.events_out = 0
@@ -61,6 +64,12 @@ class SinkWorker:
             await self._close()
 
     async def _on_delivery(self, delivery: Delivery) -> None:
+        if self.tracing is None:
+            await self._hand_over(delivery)
+        else:
+            await self.tracing.process(Place(self.name), delivery, self._hand_over)
+
+    async def _hand_over(self, delivery: Delivery) -> None:
         begun_ns = self._clock.monotonic_ns()
         self.scope.take(delivery.event)
         if delivery.redelivered:

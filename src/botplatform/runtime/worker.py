@@ -21,6 +21,8 @@ from botplatform.runtime.poison import FAILED, QUARANTINED, PoisonHandling
 from botplatform.runtime.quarantine import decode, encode
 from botplatform.telemetry.log_scope import LogScope
 from botplatform.telemetry.metrics import EngineMeter
+from botplatform.telemetry.recovery import LOOK_BACK, rare
+from botplatform.telemetry.tracing import Place, Tracing
 
 __all__ = ["EngineWorker"]
 
@@ -64,6 +66,9 @@ class EngineWorker(PoisonHandling):
         self.events_out = 0
         self.meter = EngineMeter(self.name, clock)
         self.scope = LogScope(self.name)
+        self.tracing: Tracing | None = None
+        """Traces what is handled."""
+        self._traced_at = Place(self.name)
         self.sequence = 0
         self._saved = Checkpoint(0, b"")  # what a rebuilt engine needs of the last one, and no more: it stays in memory
         self._saved_ns = clock.monotonic_ns()
@@ -83,6 +88,7 @@ class EngineWorker(PoisonHandling):
         self.partition = partition
         self.slot = self.name if partition is None else partition_consumer(self.name, partition)
         self._right = right
+        self._traced_at = Place(self.name, partition, self.slot)
 
     async def start(self) -> None:
         """Restore the state, find out what is already published, and begin to handle events.
@@ -101,6 +107,8 @@ class EngineWorker(PoisonHandling):
         crash_point("takeover.before")
         self._caught_up_at = await self._bus.last_sequence()
         await self._read_own_outputs()
+        if self.tracing is not None and getattr(self._right, "after_death", False):
+            await self._trace_again(self.tracing)
         await self._read_letters()
         await self._finish_settling()
         limit = self._conflate_waiting
@@ -146,6 +154,14 @@ class EngineWorker(PoisonHandling):
             if delivery.event.source in sources:
                 yield delivery
 
+    async def _trace_again(self, tracing: Tracing) -> None:
+        """Make the spans again that a dead owner may have left unsent."""
+        engine = self.host.engine
+        kinds = rare((*engine.listens, *engine.publishes, *self._extra_publishes()))
+        after, until = max(0, self._caught_up_at - LOOK_BACK), self._caught_up_at
+        log = self._bus.replay(kinds, after=after, until=until, partition=self.partition)
+        await tracing.recovery.recover(self._traced_at, self.sources(), self.sequence, log)
+
     async def _recall(self, after: int) -> None:
         async for delivery in self._own_outputs(after, await self._bus.last_sequence()):
             self._in_log[delivery.event.id] = delivery.event
@@ -170,7 +186,10 @@ class EngineWorker(PoisonHandling):
             if delivery.sequence > self.sequence:
                 self.scope.take(delivery.event)
                 crash_point("input.before")
-                await self._take(delivery)
+                if self.tracing is None:
+                    await self._take(delivery)
+                else:
+                    await self.tracing.process(self._traced_at, delivery, self._take)
                 crash_point("input.after")
                 self.scope.put()
 
@@ -207,6 +226,9 @@ class EngineWorker(PoisonHandling):
 
     async def _publish(self, events: Sequence[Event]) -> None:
         new = [event for event in events if not self._is_in_log(event)] if self._in_log else events
+        if self.tracing is not None and len(new) < len(events):
+            for event in events:
+                self.tracing.known(self._in_log.get(event.id))
         if new:
             if self._right is not None and not self._right.valid:
                 await self._right.wait_valid()

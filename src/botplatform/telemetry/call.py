@@ -1,48 +1,102 @@
-"""Calls of a venue: CLIENT spans, with what happened on the way."""
+"""Calls of a venue: CLIENT spans, with what became of them."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Callable
+from types import TracebackType
+from typing import Any, Final, Protocol, Self
 
-from botplatform.core.events import Event
-from botplatform.telemetry.span_ids import client_id, consumer_id, producer_id, trace_of
+from botplatform.core.trace_id import trace_id
+from botplatform.errors import DuplicateOrder, ExchangeError, OutcomeUnknown, RequestExpired
+from botplatform.telemetry.span_ids import client_id, consumer_id, producer_id
 from botplatform.telemetry.spans import Failure, Kind, Note, Span, Value
 
-if TYPE_CHECKING:
-    from botplatform.telemetry.tracing import Tracing
-
-__all__ = ["SUBMIT", "Call"]
+__all__ = ["SUBMIT", "Call", "Caused"]
 
 SUBMIT: Final = "submit"
+CANCEL: Final = "cancel"
+
+
+class Caused(Protocol):
+    """What a call follows from: an event, or as much of it as names it."""
+
+    @property
+    def id(self) -> str:
+        """Its id."""
+
+    @property
+    def correlation_id(self) -> str:
+        """Its chain."""
 
 
 class Call:
-    """One call, or several attempts at it. It follows from an event in the log: `order.submitted`, or a decision."""
+    """One call of a venue about an order, as a context; what it raises goes through.
 
-    def __init__(self, tracing: Tracing, order: Any, cause: Event, operation: str, venue: str) -> None:
-        self._tracing = tracing
-        self._order = order
-        self._cause = cause
+    `cause` is the `order.submitted`; of a cancel, the decision. The first `submit` of an order has an id that is known
+    to all: what the venue reports comes under it.
+    """
+
+    def __init__(
+        self,
+        operation: str,
+        venue: str,
+        order: Any,
+        cause: Caused,
+        *,
+        emit: Callable[[Span], object],
+        now_ns: Callable[[], int],
+        called: Callable[[str], int],
+    ) -> None:
+        """Take where the span goes, the time, and how often an order was submitted before this call."""
+        self._emit = emit
+        self._now_ns = now_ns
+        self._called = called
         self._operation = operation
         self._venue = venue
-        self._start_ns = tracing.clock.now_ns()
+        self._order = order
+        self._cause = cause
+        self._start_ns = 0
         self._notes: list[Note] = []
         self._failure: Failure | None = None
+        self._dropped = False
+
+    def __enter__(self) -> Self:
+        """Begin."""
+        self._start_ns = self._now_ns()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """End, and say what went wrong."""
+        if error is not None:
+            self._failed(error)
+        if not self._dropped:
+            self.end(self._start_ns, self._now_ns())
+
+    def drop(self) -> None:
+        """Make no span: the venue was not called, or brought nothing new."""
+        self._dropped = True
 
     def note(self, name: str, **attributes: Value) -> None:
         """Add something that happened."""
-        self._notes.append(Note(name, self._tracing.clock.now_ns(), attributes))
+        self._notes.append(Note(name, self._now_ns(), attributes))
 
-    def failed(self, kind: str, text: str) -> None:
-        """Say what went wrong."""
-        self._failure = Failure(kind, text)
+    def _failed(self, error: BaseException) -> None:
+        self._failure = Failure(type(error).__name__, str(error))
+        if isinstance(error, RequestExpired):
+            self.note("came too late, and is sent again")
+        elif isinstance(error, OutcomeUnknown | DuplicateOrder) or not isinstance(error, ExchangeError):
+            self.note("outcome unknown")
+        else:
+            self.note("refused", reason=str(error))
 
-    def end(self, *, at_ns: int = 0, recovered: bool = False) -> None:
+    def end(self, start: int, end: int, *, recovered: bool = False) -> None:
         """Emit its span."""
         cause, operation, order = self._cause, self._operation, self._order
-        submit = operation == SUBMIT
-        parent = producer_id(cause.id) if cause.type == "order.submitted" else consumer_id(cause.id, "execution")
-        parts = (operation,) if submit else (operation, order.order_id, self._start_ns)
+        parent = consumer_id(cause.id, "execution") if operation == CANCEL else producer_id(cause.id)
+        before = self._called(cause.id) if operation == SUBMIT else self._start_ns
+        parts = (operation, order.order_id, before) if before else (operation,)
         attributes: dict[str, Value] = {
             "rpc.system": "botplatform",
             "rpc.method": operation,
@@ -54,16 +108,14 @@ class Call:
             "botplatform.strategy": order.strategy,
             "botplatform.causation_id": cause.id,
         }
+        if before and operation == SUBMIT:
+            attributes["botplatform.attempt"] = before + 1
         if recovered:
             attributes["botplatform.recovered"] = True
-        if submit:
-            self._tracing.recovery.called(cause.id)
-        start = at_ns or self._start_ns
-        end = at_ns or self._tracing.clock.now_ns()
-        name, span = f"{operation} {self._venue}", client_id(cause.id, *parts)
-        self._tracing.emit(
+        name, trace = f"{operation} {self._venue}", trace_id(cause.correlation_id or cause.id)
+        self._emit(
             Span(
-                *("execution", name, Kind.CLIENT, trace_of(cause), span, parent, start, end),
+                *("execution", name, Kind.CLIENT, trace, client_id(cause.id, *parts), parent, start, end),
                 *(None, attributes, tuple(self._notes), (), self._failure),
             )
         )

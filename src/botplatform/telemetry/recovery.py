@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from botplatform.core.event_bus import Delivery, matches
 from botplatform.core.events import CATALOGUE, Event, OrderEvent
-from botplatform.telemetry.call import SUBMIT, Call
+from botplatform.telemetry.call import SUBMIT
 from botplatform.telemetry.sampling import FREQUENT
 from botplatform.telemetry.span_ids import consumer_id, producer_id, trace_of
 from botplatform.telemetry.spans import Kind, Span, Value
@@ -27,6 +27,7 @@ WINDOW_NS: Final = 2_000_000_000
 LOOK_BACK: Final = 5_000
 """How far the log is read back for them, in events."""
 EXECUTION: Final = "execution"
+MAX_ATTEMPTS: Final = 1024
 
 
 class _Window(NamedTuple):
@@ -50,6 +51,7 @@ class Recovery:
     def __init__(self, tracing: Tracing) -> None:
         self._tracing = tracing
         self._calls: dict[str, Event] = {}
+        self._attempts: dict[str, int] = {}
         self._windows: dict[tuple[str, int | None], _Window] = {}
 
     async def recover(self, place: Place, sources: Collection[str], handled: int, log: AsyncIterator[Delivery]) -> None:
@@ -121,9 +123,14 @@ class Recovery:
         """Make the span of a call again whose report is there, where its own process may not have sent it."""
         event = self._calls.pop(submitted, None)
         if event is not None and type(event.payload) is OrderEvent:
-            call = Call(self._tracing, event.payload, event, SUBMIT, event.payload.venue)
-            call.end(at_ns=event.created_ns, recovered=True)
+            call = self._tracing.call(SUBMIT, event.payload.venue, event.payload, event)
+            call.end(event.created_ns, event.created_ns, recovered=True)
 
-    def called(self, submitted: str) -> None:
-        """Take the news that this process has called the venue about an order."""
+    def called(self, submitted: str) -> int:
+        """Take the news that this process has sent an order to the venue; return how often it had done so before."""
         self._calls.pop(submitted, None)
+        before = self._attempts.pop(submitted, 0)
+        if len(self._attempts) >= MAX_ATTEMPTS:
+            del self._attempts[next(iter(self._attempts))]
+        self._attempts[submitted] = before + 1
+        return before

@@ -13,10 +13,10 @@ from __future__ import annotations
 
 import hashlib
 import re
-from functools import lru_cache
 from typing import Final, NamedTuple
 
 from botplatform.core.events import Event
+from botplatform.core.trace_id import span_id, trace_id
 
 __all__ = [
     "Parent",
@@ -29,8 +29,6 @@ __all__ = [
     "traceparent",
 ]
 
-_HEX: Final = re.compile(r"(?!0{32})[0-9a-f]{32}")
-_SPAN: Final = re.compile(r"(?!0{16})[0-9a-f]{16}")
 _PARENT: Final = re.compile(rb"(?!ff)[0-9a-f]{2}-((?!0{32})[0-9a-f]{32})-((?!0{16})[0-9a-f]{16})-([0-9a-f]{2})")
 _HEADER: Final = b"\r\ntraceparent: "
 
@@ -44,29 +42,13 @@ class Parent(NamedTuple):
     """Whether whoever sent it traces it: only then there is a span of that id."""
 
 
-@lru_cache(maxsize=4096)
-def trace_id(correlation_id: str) -> str:
-    """Return the OpenTelemetry trace id of a chain: the correlation id when that is 32 hex digits, else its hash.
-
-    Dashes and upper case do not count.
-    """
-    if _HEX.fullmatch(correlation_id):
-        return correlation_id
-    plain = correlation_id.replace("-", "").lower()
-    if _HEX.fullmatch(plain):
-        return plain
-    return hashlib.sha256(correlation_id.encode()).hexdigest()[:32]
-
-
 def trace_of(event: Event) -> str:
     """Return the trace id of an event: that of its chain; one without a chain is its own."""
     return trace_id(event.correlation_id or event.id)
 
 
-def producer_id(event_id: str) -> str:
-    """Return the id of the span in which an event was published."""
-    span = event_id[:16].lower()
-    return span if _SPAN.fullmatch(span) else hashlib.sha256(event_id.encode()).hexdigest()[:16]
+producer_id: Final = span_id
+"""Return the id of the span in which an event was published, by the event's id."""
 
 
 def consumer_id(event_id: str, group: str) -> str:

@@ -8,12 +8,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import Final
+from typing import Any, Final
 
 from botplatform.core.event_bus import Delivery
 from botplatform.core.events import Event, OrderEvent, OrderStatus, SystemEvent
 from botplatform.core.seam import Clock
-from botplatform.telemetry.call import Call
+from botplatform.telemetry.call import Call, Caused
 from botplatform.telemetry.recovery import Recovery
 from botplatform.telemetry.sampling import FREQUENT, Sampler, is_always_traced
 from botplatform.telemetry.span_ids import client_id, consumer_id, parse_traceparent, producer_id, trace_of
@@ -172,6 +172,11 @@ class Tracing:
             return True
         return any(other.causation_id == event.id and is_always_traced(other) for other in events)
 
+    def is_traced(self, event: Event, group: str) -> bool:
+        """Tell whether an event that a group has in hand is traced."""
+        turn = self._turns.get((event.id, group))
+        return turn is not None and turn.sampled
+
     def is_sampled_chain(self, trace: str) -> bool:
         """Tell whether the ticks of a chain are traced, by its trace id."""
         return self._sampler.chain(trace)
@@ -218,10 +223,11 @@ class Tracing:
         payload = event.payload
         if failure is None and type(payload) is OrderEvent and payload.status in _FAILED:
             failure = Failure(payload.reason_code or payload.status.value, payload.reason_text)
+        name, span = f"publish {event.type}", producer_id(event.id)
         self.emit(
             Span(
-                *(self.service_of(event.source), f"publish {event.type}", Kind.PRODUCER, trace_of(event)),
-                *(producer_id(event.id), parent, start, end, event, attributes, (), (), failure),
+                *(self.service_of(event.source), name, Kind.PRODUCER, trace_of(event), span, parent, start, end),
+                *(event, attributes, (), (), failure),
             )
         )
 
@@ -229,10 +235,10 @@ class Tracing:
         """Return the engine that publishes under a source."""
         return source if source in self._engines else EXECUTION
 
-    def known(self, event: Event) -> None:
+    def known(self, event: Event | None) -> None:
         """Take the news that an output was found in the log, because an earlier owner had published it."""
-        turn = self._turns.get((event.causation_id, event.source))
-        if turn is not None and self.recovery.is_lost(event, turn.place):
+        turn = None if event is None else self._turns.get((event.causation_id, event.source))
+        if event is not None and turn is not None and self.recovery.is_lost(event, turn.place):
             turn.needed = True
 
     def failed(self, event: Event, group: str, error: Exception, letter: str) -> None:
@@ -249,9 +255,11 @@ class Tracing:
         if turn is not None:
             turn.notes.append(Note(name, self.clock.now_ns(), attributes))
 
-    def call(self, order: object, cause: Event, operation: str, venue: str) -> Call:
-        """Begin a call of a venue; to be ended."""
-        return Call(self, order, cause, operation, venue)
+    def call(self, operation: str, venue: str, order: Any, cause: Caused) -> Call:
+        """Begin a call of a venue, as a context; see `Call`."""
+        return Call(
+            operation, venue, order, cause, emit=self.emit, now_ns=self.clock.now_ns, called=self.recovery.called
+        )
 
 
 def _upstream(event: Event) -> tuple[Note, ...]:

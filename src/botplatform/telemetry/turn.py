@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from botplatform.core.event_bus import Delivery
 from botplatform.core.events import Event
@@ -12,6 +12,9 @@ from botplatform.telemetry.spans import Failure, Link, Note, Value
 __all__ = ["Place", "Turn"]
 
 
+EVERYWHERE: Final = "trading."
+
+
 class Place(NamedTuple):
     """Where events are handled."""
 
@@ -19,7 +22,7 @@ class Place(NamedTuple):
     """The engine: the consumer group, and the source of what it publishes."""
     partition: int | None = None
     slot: str = ""
-    """Name of the consumer, where each partition hears the same event: part of the span's id there."""
+    """Name of the consumer."""
 
 
 class Turn:
@@ -59,8 +62,10 @@ class Turn:
 
     @property
     def span(self) -> str:
-        """The id of its span."""
-        return consumer_id(self.event.id, self.place.slot or self.place.group)
+        """The id of its span; each partition hears of changes of the trading state, so they are told apart there."""
+        place = self.place
+        group = place.slot or place.group if self.event.type.startswith(EVERYWHERE) else place.group
+        return consumer_id(self.event.id, group)
 
     @property
     def trace(self) -> str:

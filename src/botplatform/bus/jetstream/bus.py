@@ -153,6 +153,10 @@ class JetStreamEventBus:
         """Events that may be on their way at once."""
         return self._settings.publish_window
 
+    def say_traced(self, ids: Collection[str]) -> None:
+        """Say in the header of each event whose id is among these when it is published that this is traced."""
+        self._publisher.headers.traced = ids
+
     def log_id(self) -> str:
         """Return the id of the log, minted when it was set up first; part of every root's id."""
         return self._log_id

@@ -55,6 +55,7 @@ class _Waiting(NamedTuple):
     reply: str
     data: bytes
     arrived: Arrived
+    headers: bytes | None
 
 
 class GroupConsumer:
@@ -256,7 +257,7 @@ class GroupConsumer:
         else:
             self._next += 1
             self._outstanding -= 1
-            waiting = _Waiting(session, subject.decode(), answer, data, arrived)
+            waiting = _Waiting(session, subject.decode(), answer, data, arrived, headers)
             self._waiting.append(waiting)
             if self._conflation is not None and waiting.subject.startswith(TICKS):
                 self._ticks[waiting.subject] += 1
@@ -354,12 +355,12 @@ class GroupConsumer:
             task.cancel()
 
     async def _handle(self, waiting: _Waiting) -> None:
-        session, subject, reply, data, arrived = waiting
+        session, subject, reply, data, arrived, headers = waiting
         if arrived.sequence > self.handled:  # else it was handled before, and only its acknowledgement was lost
             event = decode_stored(subject, data, self._counters)
             if event is not None:
                 left_out = tuple(self._left_out.pop(subject, ())) if self._left_out else ()
-                await self._handler(Delivery(event, arrived.sequence, arrived.deliveries > 1, left_out))
+                await self._handler(Delivery(event, arrived.sequence, arrived.deliveries > 1, left_out, headers or b""))
             self.handled = arrived.sequence
             self._known = True
         if session != self._session:  # it comes again, with a number that the consumer still knows

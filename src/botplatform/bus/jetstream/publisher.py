@@ -26,6 +26,7 @@ from botplatform.core.events import Event
 from botplatform.core.tasks import end
 from botplatform.errors import BusError, LogFull, PermissionDenied, StreamError
 from botplatform.settings import BusSettings
+from botplatform.telemetry.log_scope import about
 
 __all__ = ["Publisher"]
 
@@ -110,7 +111,8 @@ class Publisher:
         self._sent_bytes = 0
         self._window = settings.publish_window
         self._remembered_ns = settings.duplicate_window_s * 10**9 // 2
-        self._headers = Headers(settings.tick_ttl_s)
+        self.headers = Headers(settings.tick_ttl_s)
+        """Makes the headers of what is published."""
         self._partition_count = settings.partitions
         self._partitions: dict[str, int] = {}
         self._turn = asyncio.Lock()
@@ -187,7 +189,7 @@ class Publisher:
 
     async def _send_all(self, events: Sequence[Event], batch: _Batch) -> None:
         for event in events:
-            sent = _Sent(event, encode(event), self._headers.block(event), batch, self._partition_of(event.key))
+            sent = _Sent(event, encode(event), self.headers.block(event), batch, self._partition_of(event.key))
             while not self._may_send.is_set():
                 await self._may_send.wait()
             if self._broken is not None:
@@ -365,5 +367,6 @@ class Publisher:
             if oldest is None or recovering or not self._connection.connected.is_set():
                 continue
             if self._clock.monotonic_ns() - oldest.sent_ns > limit_ns:
-                logger.warning("%s did not acknowledge %s %s in time", self._stream, oldest.type, oldest.id)
+                told = "%s did not acknowledge %s %s in time"
+                logger.warning(told, self._stream, oldest.type, oldest.id, extra=about(oldest.event))
                 self._recover()

@@ -54,6 +54,7 @@ class _Held(NamedTuple):
     reply: str
     data: bytes
     arrived: Arrived
+    headers: bytes | None
 
 
 def pause_s(deliveries: int) -> float:
@@ -187,7 +188,7 @@ class SharedConsumer:
             return
         self._outstanding = max(0, self._outstanding - 1)
         # One that is here already came again because its time was over: its place stays, the newer answer counts.
-        self._held[arrived.sequence] = _Held(subject.decode(), reply.decode(), data, arrived)
+        self._held[arrived.sequence] = _Held(subject.decode(), reply.decode(), data, arrived, headers)
         self._work.set()
 
     def _status(self, headers: bytes | None) -> None:
@@ -251,7 +252,9 @@ class SharedConsumer:
         """Handle an event; return what its handler raised."""
         try:
             event = _event_of(held)
-            await self._handler(Delivery(event, held.arrived.sequence, held.arrived.deliveries > 1))
+            await self._handler(
+                Delivery(event, held.arrived.sequence, held.arrived.deliveries > 1, headers=held.headers or b"")
+            )
         except Exception as e:  # noqa: BLE001  # whatever a handler raises is answered, and the others go on
             return e
         return None

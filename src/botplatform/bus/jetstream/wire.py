@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Final
 
 from botplatform.core.events import Event, from_wire, to_wire
-from botplatform.core.trace_id import span_id, trace_id
+from botplatform.core.trace_id import trace_id
 from botplatform.errors import InvalidEvent
+from botplatform.telemetry.span_ids import traceparent
 
 __all__ = ["Headers", "decode", "encode", "trace_id", "traceparent"]
 
@@ -17,26 +19,27 @@ _SHORT_LIVED: Final = ("market.", "signal.", "system.heartbeat")
 """What is kept for `tick_ttl_s` only; all else stays."""
 
 
-def traceparent(event: Event) -> str:
-    """Return the W3C header that shows the chain; unsampled, because a sampler elsewhere decides that."""
-    return f"00-{trace_id(event.correlation_id or event.id)}-{span_id(event.id)}-00"
-
-
 class Headers:
     """Makes the headers of events; `tick_ttl_s` is how long ticks, signals and heartbeats are kept, in seconds."""
 
     def __init__(self, tick_ttl_s: int) -> None:
+        self.traced: Collection[str] = ()
+        """Ids of the events whose publishing is traced, which their header says."""
         self._ttl = f"{tick_ttl_s}s"
         self._of_type: dict[str, str] = {}
 
     def __call__(self, event: Event) -> dict[str, str]:
         """Return an event's headers: the id that the server drops repetitions by, the chain, and how long it is kept."""
-        return {MESSAGE_ID: event.id, "traceparent": traceparent(event), TTL: self._kept(event.type)}
+        return {MESSAGE_ID: event.id, "traceparent": self._chain(event), TTL: self._kept(event.type)}
 
     def block(self, event: Event) -> str:
         """Return the same headers as they go over the wire: ASCII, as an event's id is."""
         kept = self._of_type.get(event.type) or self._kept(event.type)
-        return f"NATS/1.0\r\n{MESSAGE_ID}: {event.id.strip()}\r\ntraceparent: {traceparent(event)}\r\n{TTL}: {kept}\r\n\r\n"
+        chain = self._chain(event)
+        return f"NATS/1.0\r\n{MESSAGE_ID}: {event.id.strip()}\r\ntraceparent: {chain}\r\n{TTL}: {kept}\r\n\r\n"
+
+    def _chain(self, event: Event) -> str:
+        return traceparent(event, sampled=event.id in self.traced)
 
     def _kept(self, event_type: str) -> str:
         kept = self._of_type.get(event_type)

@@ -1,0 +1,61 @@
+"""Makes the workers of the sinks: storage, and what sends alerts."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from typing import Final, Protocol
+
+from botplatform.core.event_bus import DurableEventBus, Right
+from botplatform.core.events import Event
+from botplatform.core.seam import Clock
+from botplatform.engines.notifications.sender import AlertSender
+from botplatform.engines.storage.engine import StorageSink
+from botplatform.runtime.sink import SinkWorker
+from botplatform.settings import Settings
+from botplatform.telemetry.tracing import Tracing
+from botplatform.telemetry.writes import WriteSpans
+
+__all__ = ["SINKS"]
+
+
+class _Makes(Protocol):
+    def __call__(
+        self, settings: Settings, bus: DurableEventBus, clock: Clock, *, right: Right | None, tracing: Tracing | None
+    ) -> SinkWorker:
+        """Make the worker of a sink."""
+
+
+def _storage(
+    settings: Settings, bus: DurableEventBus, clock: Clock, *, right: Right | None, tracing: Tracing | None
+) -> SinkWorker:
+    """Make the worker that keeps events."""
+    writes = None if tracing is None else WriteSpans(tracing, asyncio.get_running_loop())
+    sink = StorageSink.open(settings.storage, on_written=None if writes is None else writes.written)
+    take = sink.handle_async if writes is None else writes.taking(sink.handle_async)
+    worker = SinkWorker(
+        "storage", bus, clock, take, after=sink.store.last_sequence, close=sink.close_async, right=right
+    )
+    worker.tracing = tracing
+    return worker
+
+
+def _alerts(
+    settings: Settings, bus: DurableEventBus, clock: Clock, *, right: Right | None, tracing: Tracing | None
+) -> SinkWorker:
+    """Make the worker that sends alerts."""
+    sender = AlertSender(settings.notifications, live=True)
+
+    async def take(event: Event, sequence: int) -> None:
+        sender.handle(event, sequence)
+
+    async def close() -> None:
+        sender.close()
+
+    worker = SinkWorker(AlertSender.name, bus, clock, take, close=close, right=right)
+    worker.tracing = tracing
+    return worker
+
+
+SINKS: Final[Mapping[str, _Makes]] = {"storage": _storage, AlertSender.name: _alerts}
+"""What makes the worker of each sink."""
