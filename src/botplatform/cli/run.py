@@ -23,7 +23,7 @@ from botplatform.bus.jetstream.setup import SetupReport
 from botplatform.bus.jetstream.setup import setup as set_up
 from botplatform.bus.server import EmbeddedServer
 from botplatform.cli.invocation import invocation_of
-from botplatform.cli.waiting import Wait, wait_for_log, wait_for_server
+from botplatform.cli.waiting import Wait, patiently, wait_for_log
 from botplatform.core.events import TradingState
 from botplatform.core.seam import SystemClock
 from botplatform.core.tasks import end
@@ -172,16 +172,20 @@ async def _as_is(settings: Settings) -> AsyncIterator[Settings]:
 
 
 async def _setup(settings: Settings, *, watch: bool, wait_s: float) -> None:
-    await wait_for_server(settings, SETUP, wait_s)
-    async with await connect_nats(settings.nats, name=SETUP) as connection:
-        report = await set_up(connection, settings.bus, groups(settings), PARTITIONED)
-        _tell(report, sync_advice(settings.bus), settings.log)
-        if watch:
+    await patiently(lambda: _set_up(settings), wait_s)
+    if watch:
+        async with await connect_nats(settings.nats, name=SETUP) as connection:
             announce(settings.log, "watching the room in the log; Ctrl-C ends")
             state = HealthState(started=True, refresh=partial(_watch, connection))
             connection.on_closed.append(lambda error: setattr(state, "failed", str(error)))
             async with looked_after(connection, settings), serve_health(settings.health, state):
                 await _signalled()
+
+
+async def _set_up(settings: Settings) -> None:
+    async with await connect_nats(settings.nats, name=SETUP) as connection:
+        report = await set_up(connection, settings.bus, groups(settings), PARTITIONED)
+    _tell(report, sync_advice(settings.bus), settings.log)
 
 
 def _watch(connection: Connection, state: HealthState) -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from typing import Annotated, Final
+from collections.abc import Awaitable, Callable
+from typing import Annotated, Final, TypeVar
 
 import typer
 
@@ -13,7 +14,7 @@ from botplatform.core.seam import Clock, SystemClock
 from botplatform.errors import BusError
 from botplatform.settings import Settings
 
-__all__ = ["Wait", "wait_for_log", "wait_for_server"]
+__all__ = ["Wait", "patiently", "wait_for_log", "wait_for_server"]
 
 RETRY_S: Final = 0.5
 """Seconds between two attempts."""
@@ -29,6 +30,7 @@ Wait = Annotated[
     ),
 ]
 
+T = TypeVar("T")
 logger = logging.getLogger(__name__)
 
 
@@ -37,7 +39,8 @@ async def wait_for_server(settings: Settings, name: str, wait_s: float, *, clock
 
     Credentials that are refused are tried again too: a server may be about to learn them. 0 does not even look.
     """
-    await _wait(settings, name, wait_s, clock or SystemClock(), log=False)
+    if wait_s and settings.bus.backend == "jetstream":
+        await patiently(lambda: _look(settings, name, log=False), wait_s, clock=clock)
 
 
 async def wait_for_log(settings: Settings, name: str, wait_s: float, *, clock: Clock | None = None) -> None:
@@ -45,24 +48,27 @@ async def wait_for_log(settings: Settings, name: str, wait_s: float, *, clock: C
 
     `name` is the connection's, as the process uses it: permissions depend on it.
     """
-    await _wait(settings, name, wait_s, clock or SystemClock(), log=True)
+    if wait_s and settings.bus.backend == "jetstream":
+        await patiently(lambda: _look(settings, name, log=True), wait_s, clock=clock)
 
 
-async def _wait(settings: Settings, name: str, wait_s: float, clock: Clock, *, log: bool) -> None:
-    if not wait_s or settings.bus.backend != "jetstream":
-        return
+async def patiently(attempt: Callable[[], Awaitable[T]], wait_s: float, *, clock: Clock | None = None) -> T:
+    """Return what an attempt returns; one that raises `BusError` is repeated until `wait_s` seconds are over."""
+    clock = clock or SystemClock()
     until_ns, said = clock.monotonic_ns() + round(wait_s * 1e9), ""
     while True:
         try:
-            async with await connect_nats(settings.nats, name=name) as connection:
-                if log:
-                    await read_log_id(connection)
-                    await check_log(connection, settings.bus)
+            return await attempt()
         except BusError as e:
             if clock.monotonic_ns() >= until_ns:
                 raise
             if said != (said := str(e)):
                 logger.warning("waiting for at most %g s: %s", wait_s, said)
             await clock.sleep(RETRY_S)
-        else:
-            return
+
+
+async def _look(settings: Settings, name: str, *, log: bool) -> None:
+    async with await connect_nats(settings.nats, name=name) as connection:
+        if log:
+            await read_log_id(connection)
+            await check_log(connection, settings.bus)
