@@ -13,6 +13,9 @@ A dict of root, component (its name), user (of NATS), args, and settings: `defau
 {{- $auth := include "botplatform.natsAuth" .root -}}
 - name: BOTPLATFORM_CONFIG
   value: /etc/botplatform/botplatform.yaml
+{{- /* Whatever command runs in the pod: its user may listen to these answers. */}}
+- name: BOTPLATFORM_NATS__INBOX_PREFIX
+  value: _INBOX_{{ .user }}
 {{- if eq $auth "password" }}
 - name: BOTPLATFORM_NATS__USER
   value: {{ .user }}
