@@ -36,8 +36,8 @@ from botplatform.runtime.order_inquiry import Inquiry
 from botplatform.runtime.reconciler import Reconciler
 from botplatform.runtime.simulated_gateway import order_request
 from botplatform.runtime.trading_state import TradingStateRecord
-from botplatform.telemetry.log_scope import about, within
 from botplatform.telemetry.call import Caused
+from botplatform.telemetry.log_scope import about, within
 from botplatform.telemetry.tracing import Tracing
 from botplatform.trading.orders import OrderRecord
 from botplatform.trading.reasons import Reason

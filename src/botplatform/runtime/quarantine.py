@@ -15,6 +15,7 @@ import msgspec
 from botplatform.core.engine import EngineHost, Output, Step
 from botplatform.core.events import Event, StrategyEvent
 from botplatform.errors import StateError
+from botplatform.telemetry.log_scope import about
 
 __all__ = [
     "PORTFOLIO",
@@ -84,7 +85,8 @@ def answer(host: EngineHost, event: Event, created_ns: int) -> Step | None:
     try:
         return host.wrap(event, engine.refuse(event), created_ns)
     except Exception as e:  # whatever is wrong with it, it waits for a person already
-        logger.warning("%s cannot even refuse %s %s", host.name, event.type, event.id, exc_info=e)
+        told = "%s cannot even refuse %s %s"
+        logger.warning(told, host.name, event.type, event.id, exc_info=e, extra=about(event))
         return None
 
 

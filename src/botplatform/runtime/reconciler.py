@@ -22,6 +22,7 @@ from botplatform.exchanges.reports import report_to_event
 from botplatform.runtime.gateway_words import never_there
 from botplatform.runtime.known_orders import KnownOrders
 from botplatform.runtime.reconciliation_words import not_reconciled, warning_of
+from botplatform.telemetry.log_scope import about
 from botplatform.trading.orders import FINISHED, OrderRecord
 from botplatform.trading.reconciliation import (
     Action,
@@ -187,7 +188,8 @@ class Reconciler:
         async def send(symbol: str) -> None:
             for order in unsent:
                 if order.symbol == symbol and self._send is not None:
-                    logger.warning("%s was submitted and never sent: sending it now", order.order_id)
+                    told = "%s was submitted and never sent: sending it now"
+                    logger.warning(told, order.order_id, extra=about(order))
                     await self._send(order)
 
         await asyncio.gather(*(send(symbol) for symbol in dict.fromkeys(order.symbol for order in unsent)))

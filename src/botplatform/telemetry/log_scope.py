@@ -72,7 +72,7 @@ _chain: ContextVar[str] = ContextVar("botplatform_log_chain", default="")
 @contextmanager
 def within(chain: InHand) -> Iterator[None]:
     """Put the records of what is called inside into a chain, whatever the worker has in hand."""
-    token = _chain.set(chain.correlation_id)
+    token = _chain.set(_chain_of(chain))
     try:
         yield
     finally:
@@ -81,11 +81,16 @@ def within(chain: InHand) -> Iterator[None]:
 
 def about(chain: InHand) -> dict[str, Any]:
     """Return what to log as `extra` for a record about an event, or an order, that the task may not have in hand."""
-    found = {"correlation_id": chain.correlation_id}
+    found = {"correlation_id": _chain_of(chain)}
     event_id = getattr(chain, "id", "")
     if event_id:
         found["id"] = event_id
     return {"fields": found}
+
+
+def _chain_of(given: InHand) -> str:
+    """Return the chain; an event without one is a chain of its own."""
+    return given.correlation_id or str(getattr(given, "id", ""))
 
 
 def record_fields(given: dict[str, Any]) -> dict[str, Any]:
@@ -93,11 +98,12 @@ def record_fields(given: dict[str, Any]) -> dict[str, Any]:
     found, scope = dict(given), _scope.get()
     if "correlation_id" not in found:
         in_hand = None if scope is None else scope.in_hand()
-        chain = _chain.get() or (in_hand.correlation_id if in_hand is not None else "")
+        chain = _chain.get() or ("" if in_hand is None else _chain_of(in_hand))
         if chain:
             found["correlation_id"] = chain
-    if found.get("correlation_id"):
-        found.setdefault("trace_id", trace_id(found["correlation_id"]))
+    of = found.get("correlation_id") or found.get("id")
+    if of:
+        found.setdefault("trace_id", trace_id(of))
     if scope is not None:
         found.setdefault("engine", scope.engine)
         if scope.partition is not None:

@@ -21,6 +21,7 @@ from tenacity import (
 
 from botplatform.core.events import Event, NotificationEvent, Priority
 from botplatform.errors import MissingExtra, SettingsError
+from botplatform.telemetry.log_scope import within
 
 __all__ = ["Channel", "ChannelFailure", "ChannelReport", "Retries", "connect"]
 
@@ -151,7 +152,8 @@ class Channel:
 
     def _run(self) -> None:
         while (event := self._next()) is not None:
-            sent = not self._give_up.is_set() and self._send(event)
+            with within(event):
+                sent = not self._give_up.is_set() and self._send(event)
             if not sent:
                 why = f"it did not take the alert in {self._retries.attempts} attempts"
                 self._on_failure(ChannelFailure(self.name, event, "it was closed" if self._give_up.is_set() else why))

@@ -13,6 +13,7 @@ from botplatform.engines.notifications.channel import Channel, ChannelFailure, C
 from botplatform.engines.notifications.rules import SENDER
 from botplatform.errors import StateError
 from botplatform.settings import NotificationSettings
+from botplatform.telemetry.log_scope import about
 
 __all__ = ["AlertSender", "Retries"]
 
@@ -88,7 +89,7 @@ class AlertSender:
             f"the alert {failure.event.id} did not reach the channel {failure.channel!r}: {failure.why}; "
             f"check notifications.channels and the service behind it"
         )
-        logger.error(message)
+        logger.error(message, extra=about(failure.event))
         if self._on_failure is None:
             return
         payload = SystemEvent(
@@ -101,7 +102,8 @@ class AlertSender:
         try:
             self._on_failure(payload)
         except Exception:
-            logger.exception("telling of the failed alert %s failed", failure.event.id)
+            told = "telling of the failed alert %s failed"
+            logger.exception(told, failure.event.id, extra=about(failure.event))
 
     def reports(self) -> dict[str, ChannelReport]:
         """Tell what became of the alerts so far, by channel."""

@@ -24,6 +24,7 @@ from botplatform.exchanges.venue_service.faults import NO_FAULT, Fault, Faults
 from botplatform.exchanges.venue_service.link import Dial, NatsLink
 from botplatform.exchanges.venue_service.protocol import Ask, Code, Numbered, Subjects, Verb, decode, encode
 from botplatform.settings_venue import VenueSettings
+from botplatform.telemetry.log_scope import about
 
 __all__ = ["MARKET", "VenueService"]
 
@@ -155,7 +156,7 @@ class VenueService:
         try:
             reports = self._venue.on_market(event.payload)
         except Exception as e:
-            logger.exception("the venue stops: a snapshot of %s could not be handled", event.key)
+            logger.exception("the venue stops: a snapshot of %s could not be handled", event.key, extra=about(event))
             self._fail(e)
             return
         if reports:
