@@ -81,8 +81,9 @@ def shape(objects: list[dict[str, Any]]) -> list[tuple[str, int, str]]:
 async def test_a_chain_comes_from_the_store_and_its_end_from_the_log(place: Place) -> None:
     await place.bus.publish_all(CHAIN[:5])
     place.keep(*CHAIN[:4])
-    code, objects, err = await place.trace("bp-feedbeef01")
+    code, objects, err = await place.trace("bp-feedbeef01", "--set", "tracing.ui_url=http://jaeger:16686")
     assert (code, err) == (0, "")
+    assert {each["jaeger"] for each in objects} == {f"http://jaeger:16686/trace/{TICK.correlation_id}"}
     assert shape(objects) == [
         ("market.snapshot", 0, "store"),
         ("signal.snapshot", 1, "store"),

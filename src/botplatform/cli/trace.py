@@ -22,6 +22,7 @@ from botplatform.settings import Settings
 from botplatform.store.sqlite import SqliteEventStore
 from botplatform.telemetry.summary import printable
 from botplatform.trace import Asked, Chain, Growing, LogTail, Source, Step, StoreSource, find_chain, read_asked
+from botplatform.trace.listening import check_listening
 from botplatform.trace.view import heading, step_line, step_object, tree_lines
 
 if TYPE_CHECKING:
@@ -98,7 +99,7 @@ class Shown:
     def __init__(self, settings: Settings, wanted: Wanted) -> None:
         self.wanted = wanted
         self.ended = False
-        self._jaeger = str(getattr(getattr(settings, "tracing", None), "ui_url", ""))
+        self._jaeger = settings.tracing.ui_url
         self._console = Console(highlight=False, soft_wrap=True)
 
     def note(self, notes: list[str]) -> None:
@@ -184,12 +185,12 @@ async def _reached(stack: AsyncExitStack, settings: Settings, store: Path | None
 
 
 async def _connected(stack: AsyncExitStack, settings: Settings) -> LogReader:
-    from botplatform.bus.jetstream.connection import connect_nats  # noqa: PLC0415  # takes a while to import
-    from botplatform.trace.log import LogReader, check_listening  # noqa: PLC0415  # as above
-
     if settings.bus.backend != "jetstream":
         raise BusError(f"bus.backend is {settings.bus.backend}, whose log ends with its process")
     await check_listening(settings.nats)
+    from botplatform.bus.jetstream.connection import connect_nats  # noqa: PLC0415  # takes a while to import
+    from botplatform.trace.log import LogReader  # noqa: PLC0415  # as above
+
     connection = await stack.enter_async_context(await connect_nats(settings.nats, name=CLIENT))
     return LogReader(connection, settings.bus.stream)
 

@@ -2,26 +2,20 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections import deque
 from collections.abc import AsyncIterator
 from typing import Final
-from urllib.parse import urlsplit
 
 from botplatform.bus.jetstream.connection import Connection
 from botplatform.bus.jetstream.replay import read_messages
-from botplatform.errors import BusError
-from botplatform.settings import NatsSettings
 from botplatform.trace.source import Stored
 
-__all__ = ["LogReader", "check_listening"]
+__all__ = ["LogReader"]
 
 POLL_S: Final = 0.1
 """Seconds between two looks at a log that does not grow."""
 MAX_BYTES: Final = 128 * 1024**2
 """Bytes of messages that are held at once; older ones are left out first."""
-PROBE_S: Final = 2.0
-PORT: Final = 4222
 
 
 class LogReader:
@@ -70,30 +64,3 @@ class LogReader:
                 headers.get("Nats-Msg-Id", ""),
                 headers.get("traceparent", ""),
             )
-
-
-async def check_listening(settings: NatsSettings) -> None:
-    """Raise `BusError` when no server listens at any address: at once, where connecting would be tried for seconds."""
-    servers = [one.strip() for one in settings.url.split(",")]
-    refused = await asyncio.gather(*map(_refused, servers))
-    if all(refused):
-        raise BusError(f"no server listens at {', '.join(map(_address, servers))}")
-
-
-async def _refused(url: str) -> bool:
-    """Tell whether an address refuses connections; one that says nothing may still answer later."""
-    parts = urlsplit(url if "://" in url else f"nats://{url}")
-    try:
-        async with asyncio.timeout(PROBE_S):
-            _, writer = await asyncio.open_connection(parts.hostname, parts.port or PORT)
-    except (TimeoutError, ValueError):
-        return False
-    except OSError as e:
-        return isinstance(e, ConnectionRefusedError) or not e.errno
-    writer.close()
-    return False
-
-
-def _address(url: str) -> str:
-    parts = urlsplit(url if "://" in url else f"nats://{url}")
-    return f"{parts.hostname}:{parts.port or PORT}"
