@@ -58,6 +58,7 @@ from botplatform.runtime.trading_state import BucketTradingState, MemoryTradingS
 from botplatform.runtime.worker import EngineWorker
 from botplatform.settings import Settings
 from botplatform.telemetry.logs import EventLogger
+from botplatform.telemetry.setup_tracing import dropped_spans
 from botplatform.telemetry.tracing import Tracing
 
 __all__ = ["Platform", "open_platform"]
@@ -192,6 +193,9 @@ class _Builder:
             jobs.append(market.wait_ended)
             if self.settings.feed.pace == "real":
                 jobs.append(partial(market.watch_silence, self.clock, SILENCE_EVERY_S))
+        if self.tracing is not None:
+            for name, runner in runners.items():
+                runner.meter.sampled = partial(self.tracing.is_traced, group=name)
         members: Members = self.membership or Solo()
         self.runners = runners
         process = Process(
@@ -207,6 +211,7 @@ class _Builder:
             lag=self.lag,
             refresh=partial(refresh, process, self.membership, self.connection),
             look=partial(look, process, self.connection, self.settings.bus.stream, self.trading),
+            dropped_spans=dropped_spans,
         )
         return Platform(process, self.connection, self.trading, self.membership, self.model, health)
 

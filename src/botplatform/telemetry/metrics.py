@@ -13,8 +13,9 @@ from typing import Final, NamedTuple
 
 from botplatform.core.events import Event
 from botplatform.core.seam import Clock
+from botplatform.telemetry.sampling import FREQUENT
 
-__all__ = ["ALWAYS_TRACED", "LATENCY_S", "PROCESSING_S", "EngineMeter", "Exemplar", "Histogram", "Tally"]
+__all__ = ["LATENCY_S", "PROCESSING_S", "EngineMeter", "Exemplar", "Histogram", "Tally"]
 
 PROCESSING_S: Final = (
     *(0.00001, 0.000025, 0.00005, 0.0001, 0.00025, 0.0005),
@@ -23,8 +24,8 @@ PROCESSING_S: Final = (
 """Upper bounds of processing time, in seconds: most events take less than one millisecond."""
 LATENCY_S: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 60.0)
 """Upper bounds of the age of events when they are handled, in seconds."""
-ALWAYS_TRACED: Final = ("strategy.", "order.", "state.", "notification.", "trading.")
-"""Beginnings of the types whose chains are traced whatever becomes of the tick: they may be exemplars."""
+_BY_CODE: Final = "system.warning"
+"""Traced or not by what it warns of."""
 _PROCESSING_NS: Final = tuple(round(bound * 1e9) for bound in PROCESSING_S)
 _LATENCY_NS: Final = tuple(round(bound * 1e9) for bound in LATENCY_S)
 
@@ -61,7 +62,7 @@ class Tally:
         """From the delivery until all that came of the event is in the log."""
         self.latency = Histogram(len(LATENCY_S))
         """From the event's own timestamp until then."""
-        self.traced = event_type.startswith(ALWAYS_TRACED)
+        self.traced = event_type not in FREQUENT and event_type != _BY_CODE
 
     @property
     def count(self) -> int:
@@ -72,7 +73,7 @@ class Tally:
 class EngineMeter:
     """Counts for one engine, in all partitions that this process has of it or ever had.
 
-    `sampled` tells whether a tick's chain is traced; None: none is.
+    `sampled` tells of an event that is not always traced, such as a tick, whether it is; None: none is.
     """
 
     __slots__ = ("_clock", "by_type", "dead_letters", "engine", "published", "redelivered", "sampled", "skewed")
