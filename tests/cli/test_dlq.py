@@ -74,6 +74,7 @@ class Desk:
             "BOTPLATFORM_SYMBOLS": f"{BTC},{ETH}",
             "BOTPLATFORM_STRATEGIES": '[{"name": "restless", "use": "restless:Restless"}]',
             "BOTPLATFORM_FEED__RATE": "20",
+            "BOTPLATFORM_EXECUTION__MAX_DECISION_AGE_S": "60",
             "BOTPLATFORM_EXCHANGE__LATENCY_MS": "20",
             "BOTPLATFORM_EXCHANGE__LATENCY_JITTER_MS": "0",
             "BOTPLATFORM_EXCHANGE__PARTIAL_FILL_SHARE": "0",

@@ -41,6 +41,7 @@ def environment(folder: Path, url: str) -> dict[str, str]:
         "BOTPLATFORM_SYMBOLS": "BTCUSDT",
         "BOTPLATFORM_STRATEGIES": STRATEGIES,
         "BOTPLATFORM_FEED__RATE": "20",
+        "BOTPLATFORM_EXECUTION__MAX_DECISION_AGE_S": "60",
         "BOTPLATFORM_EXCHANGE__LATENCY_MS": "20",
         "BOTPLATFORM_EXCHANGE__LATENCY_JITTER_MS": "0",
         "BOTPLATFORM_LOG__LEVEL": "warning",

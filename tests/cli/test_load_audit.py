@@ -60,6 +60,7 @@ async def place(tmp_path: Path) -> AsyncIterator[Place]:
             f"symbols={','.join(SYMBOLS)}",
             f"storage.path={tmp_path}/store.sqlite",
             "exchange.partial_fill_share=0.5",
+            "execution.max_decision_age_s=60",
             "log.level=warning",
         ]
         settings = load_settings(None, overrides, environ={})

@@ -70,7 +70,12 @@ async def test_engines_that_are_killed_find_their_orders_at_the_venue_again(tmp_
             *(f"nats.url={server.url}", "symbols=BTCUSDT,ETHUSDT", "exchange.kind=paper_venue", "feed.rate=40"),
             *(f"storage.path={tmp_path}/store.sqlite", f"venue.book={tmp_path}/venue.sqlite"),
             *("exchange.partial_fill_share=0.5", "exchange.latency_ms=300", "venue.drop_report_share=0.1"),
-            *("venue.drop_reply_share=0.2", "execution.request_timeout_s=0.5", "log.level=warning"),
+            *(
+                "venue.drop_reply_share=0.2",
+                "execution.request_timeout_s=0.5",
+                "execution.max_decision_age_s=60",
+                "log.level=warning",
+            ),
         ]
         settings = load_settings(None, overrides, environ={})
         async with await JetStreamEventBus.connect(

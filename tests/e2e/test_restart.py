@@ -42,6 +42,7 @@ def overrides(url: str, tmp_path: Path) -> list[str]:
         "feed.rate=40",
         "bus.checkpoint_every=50",
         "exchange.partial_fill_share=0.5",
+        "execution.max_decision_age_s=60",
         "log.level=warning",
     ]
 

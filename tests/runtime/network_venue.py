@@ -34,6 +34,8 @@ class NetworkVenue:
         self.unreachable = False
         self.deaf = 0
         """Questions that fail from now on."""
+        self.on_the_way: list[OrderRequest] = []
+        """What was sent; it is received `delay_s` later."""
         self.received: list[OrderRequest] = []
         self.cancels: list[str] = []
         self.questions = 0
@@ -75,6 +77,7 @@ class NetworkVenue:
         self._on_report(report)
 
     async def submit(self, request: OrderRequest) -> None:
+        self.on_the_way.append(request)
         await asyncio.sleep(self.delay_s)
         fault = self.fault if self.faults > 0 else ""
         self.faults -= 1

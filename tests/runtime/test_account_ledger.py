@@ -155,6 +155,7 @@ def settings_for(recording: Path, *more: str) -> Settings:
         "symbols=BTCUSDT",
         "bus.log_id=account",
         "risk.max_account_notional=3200",
+        "execution.max_decision_age_s=60",
         f"storage.path={recording}.sqlite",
         "feed.kind=file",
         f"feed.path={recording}",

@@ -17,7 +17,7 @@ from botplatform.core.plugins import load_path
 from botplatform.core.seam import SystemClock
 from botplatform.engines.execution.engine import ExecutionEngine
 from botplatform.errors import BusError, ExchangeError
-from botplatform.exchanges.exchange import Exchange
+from botplatform.exchanges.exchange import Exchange, OrderRequest
 from botplatform.runtime.checkpoint import MemoryCheckpoints
 from botplatform.runtime.execution_worker import ExchangeWorker
 from botplatform.runtime.logged_bus import LoggedBus
@@ -98,6 +98,21 @@ class Bench:
             while len(self.of(kind)) < times:  # noqa: ASYNC110  # the log has nothing to wait on
                 await asyncio.sleep(0.01)
         return self.of(kind)
+
+    async def on_the_way(self) -> None:
+        """Wait until an order has passed the gate and the venue is about to get it."""
+        async with asyncio.timeout(PATIENCE_S):
+            while not self.venue.on_the_way:  # noqa: ASYNC110  # the venue tells nobody
+                await asyncio.sleep(0.01)
+
+    async def received(self) -> OrderRequest:
+        """Wait until the venue has an order, and return it."""
+        async with asyncio.timeout(PATIENCE_S):
+            while not self.venue.received:  # noqa: ASYNC110  # the venue tells nobody
+                await asyncio.sleep(0.01)
+        request: OrderRequest
+        (request,) = self.venue.received
+        return request
 
     def of(self, kind: str) -> list[Event]:
         return [each.event for each in self.log._log if each.event.type == kind]
@@ -265,9 +280,8 @@ async def test_reports_that_make_no_sense_are_told_and_the_venue_is_asked_instea
     bench.venue.pushes = False
     await bench.decide()
     await bench.settled()
+    request = await bench.received()
     bench.venue.tick("BTCUSDT")
-    await asyncio.sleep(0.05)
-    (request,) = bench.venue.received
     report = bench.venue.behind.fetch_order(request.client_order_id, "BTCUSDT")
     bench.venue.push(None)
     bench.venue.push({"orderId": 7})
@@ -286,8 +300,8 @@ async def test_an_execution_without_trade_id_is_asked_for(made: list[Bench]) -> 
     bench.venue.pushes = False
     await bench.decide()
     await bench.settled()
-    await asyncio.sleep(0.05)
-    (request,) = bench.venue.received
+    request = await bench.received()
+    bench.venue.tick("BTCUSDT")
     report = bench.venue.behind.fetch_order(request.client_order_id, "BTCUSDT")
     fields = {name: getattr(report, name) for name in report.__struct_fields__}
     bench.venue.push(type(report)(**(fields | {"trade_id": ""})))
@@ -317,7 +331,7 @@ async def test_the_gate_is_asked_last_in_the_lane_not_when_the_order_is_made(mad
     await bench.decide(intent(size="0.1"))
     await bench.decide(intent(size="0.2"))
     await bench.wait_for("order.submitted", 2)
-    await asyncio.sleep(0.05)  # the first is on its way, the second waits behind it
+    await bench.on_the_way()  # the second waits behind it
     await bench.trading.write(TradingStateRecord(TradingState.HALTED, "stop now"))
     await bench.settled()
     (denied,) = map(order_of, bench.of("order.denied"))
@@ -458,7 +472,7 @@ async def test_nothing_is_sent_without_the_right_to_and_the_gate_is_asked_again_
     await bench.decide(intent(size="0.1"))
     await bench.decide(intent(size="0.2"))
     await bench.wait_for("order.submitted", 2)
-    await asyncio.sleep(0.05)  # the first is on its way, the second waits behind it
+    await bench.on_the_way()  # the second waits behind it
     lease.held.clear()
     await asyncio.sleep(0.4)
     assert [request.quantity for request in bench.venue.received] == [Decimal("0.1")]

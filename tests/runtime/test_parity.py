@@ -54,6 +54,7 @@ def settings_for(recording: Path, tmp_path: Path, *more: str) -> Settings:
             f"feed.path={recording}",
             "exchange.partial_fill_share=0.5",
             "exchange.reject_share=0.1",
+            "execution.max_decision_age_s=60",
             *more,
         ),
         environ={},

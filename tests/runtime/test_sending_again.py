@@ -233,7 +233,9 @@ async def test_what_waits_at_the_gate_while_the_connection_is_lost_is_sent_after
     for size in ("1", "2"):
         await bench.decide(intent(size=size))
     await bench.wait_for("order.submitted", 2)
-    await asyncio.sleep(0.02)  # the first is on its way, the second waits behind it
+    async with asyncio.timeout(PATIENCE_S):
+        while not bench.venue.on_the_way:  # noqa: ASYNC110  # the second waits behind it
+            await asyncio.sleep(0.01)
     bench.worker.reconciler.connection_changed(in_touch=False)
     bench.worker.reconciler.connection_changed(in_touch=True)
     await bench.wait_for("order.filled", 2)
