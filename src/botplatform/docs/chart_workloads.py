@@ -210,7 +210,7 @@ class Scaling(Values):
     max_replicas: Annotated[int, Field(ge=1, le=256)] = 4
     """Most replicas; never above its partitions."""
     target_cpu_utilization_percentage: Annotated[
-        int | None, Field(ge=1, le=100, alias="targetCPUUtilizationPercentage")
+        int | None, Field(ge=1, le=1000, alias="targetCPUUtilizationPercentage")
     ] = None
     """Instead of that of all engines."""
     target_lag: Annotated[int, Field(ge=1)] | None = None
