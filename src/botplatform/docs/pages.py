@@ -1,4 +1,4 @@
-"""The generated pages: events, settings, reasons, errors, engines."""
+"""The generated pages: events, settings, reasons, errors, engines, metrics."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import botplatform.events.v1.payloads as generated
 from botplatform import errors
 from botplatform.core.events import CATALOGUE, SPELLINGS, Event
 from botplatform.docs.docstrings import attributes, docstring, one_line
+from botplatform.docs.metrics_page import metrics_page
 from botplatform.docs.settings_page import settings_page
 from botplatform.docs.tables import page, table
 from botplatform.engines.execution.engine import ExecutionEngine
@@ -48,6 +49,7 @@ def pages() -> dict[str, str]:
         "reasons.md": _reasons(),
         "errors.md": _errors(),
         "engines.md": _engines(),
+        "metrics.md": metrics_page(),
     }
 
 

@@ -60,7 +60,7 @@ CATALOGUE: Final = tuple(
             "event_latency_seconds",
             _H,
             _TYPED,
-            "Age of an event, by its own timestamp, when it was handled; what came of a tick has the tick's timestamp.",
+            "Age of an event when it was handled, by its own timestamp: that of the tick, up to `order.submitted`.",
         ),
         (
             "clock_skew_events_total",
