@@ -36,6 +36,10 @@ tls {
 cluster {
   name: {{ .Release.Name | quote }}
   listen: "0.0.0.0:6222"
+  {{- if $nats.tls.existingSecret }}
+  # Certificates are made for names, not for the addresses that servers would tell clients.
+  no_advertise: true
+  {{- end }}
   authorization { user: route, password: $ROUTE_PASSWORD }
   routes = [{{ range $n := until (int $nats.replicas) }}{{ if $n }}, {{ end }}$ROUTE_{{ $n }}{{ end }}]
 }

@@ -36,6 +36,12 @@ A dict of root, component (its name), user (of NATS), args, and settings: `defau
   value: "true"
 - name: BOTPLATFORM_NATS__TLS_CA_FILE
   value: /etc/nats-tls/ca.crt
+{{- if and (not .root.Values.nats.enabled) .root.Values.nats.external.tlsClientCertificate }}
+- name: BOTPLATFORM_NATS__TLS_CERT_FILE
+  value: /etc/nats-tls/tls.crt
+- name: BOTPLATFORM_NATS__TLS_KEY_FILE
+  value: /etc/nats-tls/tls.key
+{{- end }}
 {{- end }}
 {{- end -}}
 
@@ -70,6 +76,9 @@ A dict of root, component (its name), user (of NATS), args, and settings: `defau
 - name: nats-tls
   secret:
     secretName: {{ . }}
+    {{- if $.root.Values.nats.enabled }}
+    items: [{key: ca.crt, path: ca.crt}]
+    {{- end }}
 {{- end }}
 {{- end -}}
 

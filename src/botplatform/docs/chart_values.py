@@ -175,7 +175,9 @@ class ExternalNats(Values):
     existing_secret: SecretName = ""
     """A Secret with what each user authenticates with."""
     tls_secret: SecretName = ""
-    """A Secret with ca.crt, and with tls.crt and tls.key where the server verifies clients."""
+    """A Secret with ca.crt; refuses a server without TLS."""
+    tls_client_certificate: bool = False
+    """Whether it has tls.crt and tls.key as well, for a server that verifies clients."""
 
 
 class Nats(Placed):
@@ -187,7 +189,7 @@ class Nats(Placed):
     """1, or 3 for a cluster."""
     image: Image = Image(repository="nats", tag="2.15.1-alpine")
     """Its image, 2.14 or newer."""
-    resources: Resources = Resources(requests={"cpu": "200m", "memory": "128Mi"}, limits={"memory": "512Mi"})
+    resources: Resources = Resources(requests={"cpu": "120m", "memory": "128Mi"}, limits={"memory": "512Mi"})
     """Requests and limits."""
     go_mem_limit: str = Field("400MiB", pattern=r"^[0-9]+(KiB|MiB|GiB)$")
     """Memory at which it collects harder; about 80 % of its limit."""

@@ -162,7 +162,7 @@ class Workload(Placed):
     replicas: Annotated[int, Field(ge=0, le=256)] = 1
     """Replicas, where nothing scales them."""
     resources: Resources = Resources(
-        requests={"cpu": "50m", "memory": "64Mi"},
+        requests={"cpu": "30m", "memory": "64Mi"},
         limits={"memory": "384Mi"},
     )
     """Requests and limits; no limit of CPU for what is on the way of an order."""
