@@ -1,8 +1,12 @@
-{{- /* The first part of every name, short enough for what comes behind it. */ -}}
+{{- /* The first part of every name, short enough for what comes behind it; long ones stay different from each other. */ -}}
 {{- define "botplatform.fullname" -}}
 {{- $name := default .Chart.Name .Values.nameOverride -}}
 {{- $full := ternary .Release.Name (printf "%s-%s" .Release.Name $name) (contains $name .Release.Name) -}}
-{{- default $full .Values.fullnameOverride | trunc 40 | trimSuffix "-" -}}
+{{- $full = default $full .Values.fullnameOverride | replace "." "-" -}}
+{{- if gt (len $full) 40 -}}
+{{- $full = printf "%s-%s" (trunc 33 $full | trimSuffix "-") (sha256sum $full | trunc 6) -}}
+{{- end -}}
+{{- $full -}}
 {{- end -}}
 
 {{- /* The name of one component's objects: include "botplatform.name" (dict "root" $ "component" "signals"). */ -}}

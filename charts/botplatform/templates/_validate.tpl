@@ -1,5 +1,8 @@
 {{- /* Refuses values that contradict each other, with a sentence. What one value may be is in values.schema.json. */ -}}
 {{- define "botplatform.validate" -}}
+{{- if not (regexMatch "^[a-z]([-a-z0-9]*[a-z0-9])?$" (include "botplatform.fullname" .)) -}}
+{{- fail (printf "%s cannot begin the names of Services: they are a letter, then letters, digits and dashes; set fullnameOverride" (include "botplatform.fullname" .)) -}}
+{{- end -}}
 {{- include "botplatform.validateSettings" . -}}
 {{- include "botplatform.validateNats" . -}}
 {{- range $component, $own := .Values.engines -}}

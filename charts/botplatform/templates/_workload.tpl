@@ -109,7 +109,7 @@ spec:
   {{- end }}
   revisionHistoryLimit: 5
   strategy:
-    {{- if $s.persistence.enabled }}
+    {{- if or $s.persistence.enabled (eq $s.strategy.type "Recreate") }}
     type: Recreate
     {{- else }}
     {{- toYaml $s.strategy | nindent 4 }}
