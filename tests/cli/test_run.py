@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -74,6 +75,17 @@ async def wait_for(url: str, enough: Callable[[list[Event]], bool], *patterns: s
             await asyncio.sleep(0.1)
 
 
+def wait_for_stored(path: Path, event_type: str) -> None:
+    """Wait until the store has one of a type."""
+    until = time.monotonic() + PATIENCE_S
+    while time.monotonic() < until:
+        with SqliteEventStore(path, read_only=True) as store:
+            if any(store.read([event_type])):
+                return
+        time.sleep(0.1)
+    raise AssertionError(f"{event_type} was not stored")
+
+
 def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -104,18 +116,23 @@ def test_chosen_engines_run_until_sigterm_and_the_rest_later(tmp_path: Path, ser
     market = start(tmp_path, "run", "--engine", "market_data", "--engine", "signals", *at)
     seen = asyncio.run(wait_for(server.url, lambda log: len(log) > 100))
     assert {event.type.split(".")[0] for event in seen} == {"market", "signal", "system"}
+    with_password = (f"--set=nats.url={server.url.replace('://', '://bob:hunter2@')}", *at[1:])
     rest = start(
-        tmp_path, "run", *(f"--engine={name}" for name in ("strategy", "execution", "portfolio", "storage")), *at
+        tmp_path,
+        "run",
+        *(f"--engine={name}" for name in ("strategy", "execution", "portfolio", "storage")),
+        *with_password,
     )
     asyncio.run(wait_for(server.url, lambda log: len(log) > 0, "order.filled"))
+    wait_for_stored(tmp_path / ".botplatform/store.sqlite", "order.filled")
     for process in (market, rest):
         process.send_signal(signal.SIGTERM)
     for process in (market, rest):
         _, errors = process.communicate(timeout=PATIENCE_S)
         assert process.returncode == 0, errors
         assert "Traceback" not in errors
-    with SqliteEventStore(tmp_path / ".botplatform/store.sqlite", read_only=True) as store:
-        assert "order.filled" in {found.event.type for found in store.read(["order.*"])}
+        assert "hunter2" not in errors
+        assert json.loads(errors.splitlines()[0])["where"] == server.url
 
 
 def test_with_a_server_of_its_own_the_first_order_comes_and_sigterm_ends_it(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ import typer
 from botplatform.bootstrap import ENGINES, PARTITIONED, groups, open_platform
 from botplatform.bus.jetstream.bus import JetStreamEventBus
 from botplatform.bus.jetstream.connection import Connection, connect_nats
+from botplatform.bus.jetstream.credentials import without_credentials
 from botplatform.bus.jetstream.limits import Janitor, sync_advice
 from botplatform.bus.jetstream.permissions import connection_name
 from botplatform.bus.jetstream.setup import SetupReport
@@ -107,7 +108,7 @@ async def _run(settings: Settings, engines: tuple[str, ...], *, start_server: bo
     if not start_server:
         await wait_for_log(settings, connection_name(engines), wait_s)
     async with embedded(settings, Path(".botplatform/nats")) if start_server else _as_is(settings) as ready:
-        where = ready.nats.url if ready.bus.backend == "jetstream" else "memory"
+        where = without_credentials(ready.nats.url) if ready.bus.backend == "jetstream" else "memory"
         async with open_platform(ready, engines) as platform:
             begun = f"running {', '.join(engines)} on {where}; Ctrl-C ends"
             tell = partial(announce, ready.log, begun, engines=engines, where=where)

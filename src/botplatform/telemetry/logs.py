@@ -197,6 +197,8 @@ class EventLogger:
             "source": event.source,
             "event_timestamp": iso_ns(event.timestamp_ns),
         }
+        if event.type == "system.heartbeat":
+            fields["engine"] = event.source  # the process gives it, for each of its engines
         self._logger.log(level, "%s", summarise(event), extra={"fields": fields})
 
     async def handle_async(self, event: Event) -> None:
