@@ -8,9 +8,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from botplatform.core.seam import SimulatedClock
+from botplatform.bootstrap import ENGINES, open_platform
+from botplatform.core.seam import SimulatedClock, SystemClock
+from botplatform.settings import Settings
 from botplatform.telemetry.metrics import LATENCY_S, PROCESSING_S, EngineMeter
 from botplatform.telemetry.metrics_catalogue import CATALOGUE, LIBRARY, Kind, family_of
+from botplatform.telemetry.sampling import Sampler
+from botplatform.telemetry.spans import Span
+from botplatform.telemetry.tracing import Tracing
 from botplatform.testing import START_NS, decision, market, order
 
 
@@ -100,3 +105,27 @@ def test_a_family_has_the_name_that_is_asked_for() -> None:
     for each in CATALOGUE:
         suffix = {Kind.COUNTER: "_total", Kind.INFO: "_info"}.get(each.kind, "")
         assert family_of(each).name + suffix == each.name
+
+
+async def test_in_a_running_process_the_chains_that_are_traced_are_exemplars_ticks_included() -> None:
+    settings = Settings.model_validate(
+        {
+            "bus": {"backend": "memory"},
+            "feed": {"pace": "flat", "limit": 400},
+            "storage": {"path": ":memory:"},
+            "log": {"events": []},
+        }
+    )
+    clock, spans = SystemClock(), list[Span]()
+    tracing = Tracing(Sampler(0.3), spans.append, clock, engines=ENGINES)
+    async with open_platform(settings, tracing=tracing) as platform:
+        await platform.process.run()
+        meters = {name: group.meter for name, group in platform.process.groups.items()}
+    traced = {span.trace for span in spans}
+    ticks = meters["signals"].by_type["market.snapshot"]
+    assert ticks.count == 400
+    for kind in ("market.snapshot", "signal.snapshot"):
+        seen = {each.correlation_id for each in meters["strategy"].by_type[kind].latency.exemplars if each}
+        assert seen, "a third of the ticks are traced"
+        assert seen <= traced
+    assert sum(meters["market_data"].published.values()) == 400
