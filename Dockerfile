@@ -23,15 +23,6 @@ RUN find /opt/botplatform -depth -type d -name tests -path '*/site-packages/*' -
     /opt/botplatform/bin/python -m compileall -q --invalidation-mode unchecked-hash /opt/botplatform/lib
 
 FROM ${PYTHON_IMAGE}
-ARG PYTHON_IMAGE
-ARG VERSION=0.1.0
-ARG REVISION=unknown
-LABEL org.opencontainers.image.title="botplatform" \
-      org.opencontainers.image.description="An event-driven trading platform: engines that talk through events alone, on NATS JetStream." \
-      org.opencontainers.image.licenses="Apache-2.0" \
-      org.opencontainers.image.version="${VERSION}" \
-      org.opencontainers.image.revision="${REVISION}" \
-      org.opencontainers.image.base.name="${PYTHON_IMAGE}"
 # The base image has its own library uncompiled: that is half of the time of each start.
 RUN python -m compileall -q --invalidation-mode unchecked-hash \
         -x '/(ensurepip|idlelib|lib2to3|pydoc_data|site-packages|test|tkinter|turtledemo)/' "$(python -c 'import os; print(os.path.dirname(os.__file__))')"
@@ -41,5 +32,14 @@ ENV PATH=/opt/botplatform/bin:$PATH LOGNAME=botplatform HOME=/data PYTHONUNBUFFE
 RUN install --directory --owner 10001 --group 10001 /data
 WORKDIR /data
 USER 10001:10001
+ARG PYTHON_IMAGE
+ARG VERSION=0.1.0
+ARG REVISION=unknown
+LABEL org.opencontainers.image.title="botplatform" \
+      org.opencontainers.image.description="An event-driven trading platform: engines that talk through events alone, on NATS JetStream." \
+      org.opencontainers.image.licenses="Apache-2.0" \
+      org.opencontainers.image.version="${VERSION}" \
+      org.opencontainers.image.revision="${REVISION}" \
+      org.opencontainers.image.base.name="${PYTHON_IMAGE}"
 ENTRYPOINT ["botplatform"]
 CMD ["--help"]
