@@ -59,6 +59,52 @@ def test_the_variables_of_the_process_are_used(monkeypatch: pytest.MonkeyPatch) 
     assert Settings().nats.url == "nats://127.0.0.1:4222"
 
 
+@pytest.mark.parametrize(
+    "url",
+    [
+        "nats://127.0.0.1:4222",
+        "localhost",
+        "example.org:4222",
+        "tls://a.example:4222, nats://b_2.example",
+        "nats://user:p%40ss@[::1]:4222",
+        "wss://example.org/nats",
+        "NATS://botplatform-nats.trading.svc.cluster.local.:4222/",
+    ],
+)
+def test_an_address_of_a_server_is_taken(url: str) -> None:
+    assert load("", NATS__URL=url).nats.url == url
+
+
+@pytest.mark.parametrize(
+    ("url", "problem"),
+    [
+        ("", "it names no host"),
+        ("nats://", "it names no host"),
+        ("nats://:4222", "it names no host"),
+        ("nats:/example:4222", "something follows the host and port"),
+        ("nats://one:4222,", "it names no host"),
+        ("nats://exa mple:4222", "it names no host"),
+        ("http://example:4222", "it begins with something else than nats, tls, ws, wss"),
+        ("nats://example:port", "its host or port cannot be one"),
+        ("nats://example:70000", "its host or port cannot be one"),
+        ("nats://example:0", "its port is 0"),
+        ("nats://[::1:4222", "its host or port cannot be one"),
+        ("nats://example:4222/stream", "something follows the host and port"),
+        ("nats://example:4222?tls=1", "something follows the host and port"),
+    ],
+)
+def test_what_cannot_be_the_address_of_a_server_is_refused(url: str, problem: str) -> None:
+    with pytest.raises(SettingsError, match=f"nats.url is .*: {problem}"):
+        load("", NATS__URL=url)
+
+
+def test_a_wrong_address_is_shown_without_its_password() -> None:
+    with pytest.raises(SettingsError) as refused:
+        load("", NATS__URL="nats://me:hunter2@example:port")
+    assert "hunter2" not in str(refused.value)
+    assert "example:port" in str(refused.value)
+
+
 @pytest.mark.parametrize("value", ["AAA,BBB", "AAA, BBB,", '["AAA", "BBB"]', "[AAA, BBB]"])
 def test_a_list_is_written_with_commas_or_as_json(value: str) -> None:
     assert load(SYMBOLS=value).symbols == ("AAA", "BBB")

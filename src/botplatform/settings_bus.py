@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
-from typing import Literal
+from typing import Final, Literal
+from urllib.parse import urlsplit
 
-from pydantic import Field, SecretStr, model_validator
+from pydantic import Field, SecretStr, field_validator, model_validator
 
 from botplatform.settings_section import Section
 
 __all__ = ["BusSettings", "NatsSettings"]
+
+SCHEMES: Final = ("nats", "tls", "ws", "wss")
+_HOST: Final = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9._-]*[A-Za-z0-9_])?\.?|[0-9A-Fa-f:.]+(?:%[\w.-]+)?")
 
 
 class NatsSettings(Section):
     """How to reach the NATS server."""
 
     url: str = "nats://127.0.0.1:4222"
-    """Address of the server; several separated by commas. Default: nats://127.0.0.1:4222."""
+    """Address of the server, as `nats://host:port` (or tls, ws, wss); several separated by commas. Default:
+    nats://127.0.0.1:4222."""
     user: str = ""
     """User name; empty for none."""
     password: SecretStr = SecretStr("")
@@ -41,6 +47,14 @@ class NatsSettings(Section):
     request_timeout_s: float = Field(5.0, gt=0, le=300)
     """Seconds to wait for an answer of the server. Default: 5."""
 
+    @field_validator("url")
+    @classmethod
+    def check_url(cls, url: str) -> str:
+        """Refuse what cannot be the address of a server."""
+        for address in url.split(","):
+            _check_address(address.strip())
+        return url
+
     @model_validator(mode="after")
     def check_credentials(self) -> NatsSettings:
         """Refuse several ways to authenticate at once, and half a certificate."""
@@ -49,6 +63,25 @@ class NatsSettings(Section):
         if (self.tls_cert_file is None) != (self.tls_key_file is None):
             raise ValueError("tls_cert_file and tls_key_file belong together: set both, or none")
         return self
+
+
+def _check_address(address: str) -> None:
+    """Refuse one address; raise `ValueError`, in words that repeat nothing of it: it may hold a password."""
+    expected = "an address is nats://host:port"
+    scheme, found, rest = address.partition("://")
+    if found and scheme.lower() not in SCHEMES:
+        raise ValueError(f"it begins with something else than {', '.join(SCHEMES)}: {expected}")
+    try:
+        parts = urlsplit(f"nats://{rest if found else address}")
+        host, port = parts.hostname or "", parts.port
+    except ValueError:
+        raise ValueError(f"its host or port cannot be one: {expected}, with a port from 1 to 65535") from None
+    if not _HOST.fullmatch(host) or re.search(r"\s", address):
+        raise ValueError(f"it names no host: {expected}")
+    if port == 0:
+        raise ValueError(f"its port is 0: {expected}, with a port from 1 to 65535")
+    if parts.query or parts.fragment or (parts.path.strip("/") and scheme.lower() not in ("ws", "wss")):
+        raise ValueError(f"something follows the host and port: {expected}")
 
 
 class BusSettings(Section):

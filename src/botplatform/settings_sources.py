@@ -31,6 +31,8 @@ _SERVICE_LINK: Final = re.compile(
     r"_SERVICE_(HOST|PORT(_[A-Z0-9_]+)?)$|_PORT_[0-9]+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?$"
 )
 
+_BEFORE_HOST: Final = re.compile(r"[^/@\s,'\"]+@")
+
 Model = TypeVar("Model", bound=BaseModel)
 
 
@@ -127,10 +129,15 @@ def _sentence(error: ValidationError, gathered: Gathered) -> str:
     elif first["type"] == "missing":
         text = f"{_dotted(key)} is missing: it has to be given"
     else:
-        value = "wrong" if is_secret(gathered.model, key) else f"{first['input']!r:.80}"
+        value = "wrong" if is_secret(gathered.model, key) else f"{_shown(first['input'])}"
         text = f"{_dotted(key)} is {value}: {message[:1].lower()}{message[1:]}"
     more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
     return f"{gathered.place_of(key)}: {text}{more}"
+
+
+def _shown(value: object) -> str:
+    """Show a value, shortened, without what stands before the host of an address: a password, maybe."""
+    return f"{_BEFORE_HOST.sub('…@', repr(value)):.80}"
 
 
 def _dotted(key: Key) -> str:
