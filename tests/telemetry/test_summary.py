@@ -7,6 +7,7 @@ from decimal import Decimal
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from botplatform.core.events import (
     CATALOGUE,
@@ -34,12 +35,15 @@ from botplatform.core.events import (
     TradingEvent,
     TradingState,
 )
+from botplatform.core.order_rules import STATUS_OF
 from botplatform.telemetry.summary import amount, cents, summarise
 
 D = Decimal
 
 
 def line(event_type: str, payload: Payload) -> str:
+    if isinstance(payload, OrderEvent):
+        payload = replace(payload, status=STATUS_OF[event_type])
     return summarise(Event(event_type, payload, source="test", timestamp_ns=1))
 
 

@@ -14,6 +14,7 @@ from google.protobuf.message import DecodeError
 from msgspec import Struct
 from msgspec.structs import force_setattr as _set
 
+from botplatform.core.order_rules import check_order
 from botplatform.core.seam import random_id
 from botplatform.errors import InvalidEvent
 from botplatform.events import rules
@@ -121,8 +122,11 @@ class Event(Struct, frozen=True, gc=False):
 
     def __post_init__(self) -> None:
         """Refuse what the catalogue does not allow, and fill in the defaults."""
-        if type(self.payload) is not CATALOGUE.get(self.type):
+        payload = self.payload
+        if type(payload) is not CATALOGUE.get(self.type):
             self._check_type()
+        if type(payload) is OrderEvent:
+            check_order(self.type, payload)
         if not self.source or type(self.source) is not str:
             raise InvalidEvent(f"the event {self.type} has no source: name the module that publishes it")
         time_ns, created_ns, key, own_id = self.timestamp_ns, self.created_ns, self.key, self.id

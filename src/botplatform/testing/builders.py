@@ -11,32 +11,21 @@ from decimal import Decimal
 from typing import Any, Final
 
 from botplatform.core.events import (
+    SPELLINGS,
     ActionIntent,
     Event,
     MarketEvent,
     OrderEvent,
-    OrderStatus,
     Payload,
     Side,
     SignalEvent,
     StrategyEvent,
 )
+from botplatform.core.order_rules import STATUS_OF
 from botplatform.core.seam import derive_id
 
 START_NS: Final = 1_700_000_000_000_000_000
 """When tests begin: 14 November 2023, 22:13:20 UTC."""
-STATUS_OF: Final = {
-    "order.submitted": OrderStatus.SUBMITTED,
-    "order.accepted": OrderStatus.ACCEPTED,
-    "order.partial": OrderStatus.PARTIALLY_FILLED,
-    "order.filled": OrderStatus.FILLED,
-    "order.rejected": OrderStatus.REJECTED,
-    "order.cancelled": OrderStatus.CANCELLED,
-    "order.canceled": OrderStatus.CANCELLED,
-    "order.denied": OrderStatus.DENIED,
-    "order.expired": OrderStatus.EXPIRED,
-    "order.unknown": OrderStatus.UNKNOWN,
-}
 
 
 def event(
@@ -144,7 +133,7 @@ def order(
     """
     side = Side(side)
     defaults: dict[str, Any] = {
-        "status": STATUS_OF.get(type),
+        "status": STATUS_OF.get(SPELLINGS.get(type, type)),
         "client_order_id": order_id,
         "venue": "paper",
         "account_id": "paper",

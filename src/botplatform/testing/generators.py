@@ -7,11 +7,13 @@ from typing import Any, Final
 
 from hypothesis import strategies as st
 from msgspec import Struct
+from msgspec.structs import replace
 
-from botplatform.core.events import CATALOGUE, Event, OrderBook, Payload
+from botplatform.core.events import CATALOGUE, Event, OrderBook, OrderEvent, Payload
+from botplatform.core.order_rules import STATUS_OF
 from botplatform.events.v1.payloads import SHAPES, FieldShape
 
-__all__ = ["events", "money", "payloads", "texts", "times_ns", "tokens"]
+__all__ = ["events", "fitting", "money", "payloads", "texts", "times_ns", "tokens"]
 
 _LARGEST: Final = {"suppressed": 2**32 - 1, "action_index": 2**32 - 1}
 _TOKENS: Final = frozenset({"symbol"})
@@ -41,6 +43,8 @@ def events(event_type: str = "") -> st.SearchStrategy[Event]:
     if not event_type:
         return st.sampled_from(sorted(CATALOGUE)).flatmap(events)
     payload: st.SearchStrategy[Payload] = payloads(CATALOGUE[event_type])
+    if event_type in STATUS_OF:
+        payload = payloads(OrderEvent).map(lambda order: fitting(order, event_type))
     return st.builds(
         Event,
         type=st.just(event_type),
@@ -53,6 +57,15 @@ def events(event_type: str = "") -> st.SearchStrategy[Event]:
         id=st.text("0123456789abcdef", min_size=1, max_size=32),
         key=tokens,
     )
+
+
+def fitting(order: OrderEvent, event_type: str) -> OrderEvent:
+    """Give an order the status that goes with a type, and amounts that are not below zero."""
+    amounts = {
+        name: getattr(order, name) for name in ("quantity", "price", "last_qty", "last_px", "filled_qty", "avg_px")
+    }
+    above = {name: abs(amount) for name, amount in amounts.items() if amount is not None}
+    return replace(order, status=STATUS_OF[event_type], **above)
 
 
 def _book(bids: list[tuple[float, float]], asks: list[tuple[float, float]]) -> OrderBook:
