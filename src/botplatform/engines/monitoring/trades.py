@@ -15,8 +15,8 @@ from botplatform.trading.positions import CONTEXT, Leg, LegKey
 
 __all__ = ["LegTrades", "TradeMarker", "Trades"]
 
-MAX_MARKERS: Final = 2_000
-"""More marks than that nobody can tell apart in a picture; they take half a megabyte."""
+MAX_MARKERS: Final = 5_000
+"""Nobody can tell more marks apart in a picture; they take 2 MB."""
 _ZERO: Final = Decimal(0)
 
 
@@ -57,7 +57,7 @@ class LegTrades(msgspec.Struct):
 
 
 class Trades:
-    """The account with its trade statistics: one `LegTrades` per leg, and the latest 2,000 markers."""
+    """The account with its trade statistics: one `LegTrades` per leg, and the latest 5,000 markers."""
 
     def __init__(self, starting_balance: Decimal) -> None:
         self.account = Account(starting_balance)
