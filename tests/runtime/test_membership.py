@@ -10,9 +10,11 @@ from contextlib import asynccontextmanager
 import pytest
 
 from botplatform.bus.jetstream.connection import Connection, connect_nats
+from botplatform.bus.jetstream.kv import Bucket
 from botplatform.bus.jetstream.setup import setup
 from botplatform.bus.server import EmbeddedServer
 from botplatform.errors import BusError
+from botplatform.runtime.membership import PARTITIONS as PARTITION_OWNERS
 from botplatform.runtime.membership import Membership, Ownership
 from botplatform.settings import BusSettings, NatsSettings
 
@@ -53,6 +55,10 @@ class Member:
         self.told.append(("acquired", self.name, ownership.partition, ownership.epoch))
 
     async def released(self, partition: int) -> None:
+        if self.failing:
+            self.failing -= 1
+            del self.owned[partition]
+            raise BusError("the checkpoint was not acknowledged")
         self.told.append(("released", self.name, partition, self.owned.pop(partition)))
 
     async def lost(self, partition: int) -> None:
@@ -60,6 +66,19 @@ class Member:
 
     async def join(self) -> None:
         await self.membership.join({"signals": self})
+
+
+class LosesAnswers(Bucket):
+    """Stores every value, and forgets to say so the first times."""
+
+    losing = 0
+
+    async def put(self, key: str, value: bytes, *, expected: int | None = None, message_id: str = "") -> int:
+        revision = await super().put(key, value, expected=expected, message_id=message_id)
+        if self.losing:
+            self.losing -= 1
+            raise BusError("no answer")
+        return revision
 
 
 @asynccontextmanager
@@ -162,6 +181,25 @@ async def test_a_partition_that_could_not_be_begun_is_tried_again(nats: NatsSett
         await a.join()
         await until(divided(a), "the partitions are divided")
         assert sum(entry[0] == "lost" for entry in a.told) == 5
+
+
+async def test_a_partition_whose_taking_was_not_acknowledged_is_begun_all_the_same(nats: NatsSettings) -> None:
+    async with members(nats, "a") as (a,):
+        a.membership._partitions = bucket = LosesAnswers(a.connection, PARTITION_OWNERS)
+        bucket.losing = 5
+        await a.join()
+        await until(divided(a), "the partitions are divided")
+        assert a.membership.failovers == 0
+
+
+async def test_a_partition_that_could_not_be_given_back_is_not_left_without_an_owner(nats: NatsSettings) -> None:
+    async with members(nats, "a", "b") as (a, b):
+        a.membership._partitions = bucket = LosesAnswers(a.connection, PARTITION_OWNERS)
+        await a.join()
+        a.failing, bucket.losing = 3, 3
+        await b.join()
+        await until(divided(a, b), "the partitions are divided")
+        assert (a.failing, bucket.losing) == (0, 0)
 
 
 async def test_an_epoch_is_never_given_twice(nats: NatsSettings) -> None:

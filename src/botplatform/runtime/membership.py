@@ -213,6 +213,7 @@ class Membership:
                 if entry is not None:
                     owners[partition] = (msgspec.json.decode(entry.value, type=_Owner), entry.revision)
             self._notice_losses(group, owners)
+            self._begin_again(group, owners)
             members = {member for member, groups in alive.items() if group in groups} | {self.member}
             now = plan(partitions, {p: owner.member for p, (owner, _) in owners.items()}, members, self.member)
             for partition in now.release:
@@ -246,6 +247,12 @@ class Membership:
                 del self._owned[group, partition]
                 self._change(group, partition, self._handlers[group].lost(partition))
 
+    def _begin_again(self, group: str, owners: Mapping[int, tuple[_Owner, int]]) -> None:
+        """Take again what bears our name and is not handled here: an answer to taking or giving it back was lost."""
+        for partition, (owner, revision) in owners.items():
+            if owner.member == self.member and (group, partition) not in self._owned:
+                self._change(group, partition, self._take(group, partition, owner, revision))
+
     def _change(self, group: str, partition: int, work: Awaitable[None]) -> None:
         """Do something about a partition, beside everything else, unless something is being done about it."""
         key = (group, partition)
@@ -273,7 +280,7 @@ class Membership:
         mine = _Owner(self.member, before.epoch + 1)
         with suppress(StreamError):  # another one was first
             revision = await self._partitions.put(f"{group}.{partition}", msgspec.json.encode(mine), expected=revision)
-            self.failovers += bool(before.member)
+            self.failovers += before.member not in ("", self.member)
             self._owned[group, partition] = (mine.epoch, revision)
             await self._begin(Ownership(group, partition, mine.epoch, bool(before.member)), revision)
 
@@ -295,10 +302,16 @@ class Membership:
         epoch, revision = self._owned.get((group, partition), (0, 0))
         if not epoch:
             return
-        await self._handlers[group].released(partition)
+        try:
+            await self._handlers[group].released(partition)
+        except BusError as e:  # the next owner computes from the log what was not saved
+            logger.warning("%s: partition %d is given back without its newest state: %s", group, partition, e)
         self._owned.pop((group, partition), None)
-        with suppress(StreamError):  # somebody has taken it over
-            await self._partitions.put(
-                f"{group}.{partition}", msgspec.json.encode(_Owner("", epoch)), expected=revision
-            )
+        try:
+            value = msgspec.json.encode(_Owner("", epoch))
+            await self._partitions.put(f"{group}.{partition}", value, expected=revision)
+        except StreamError:
+            logger.info("%s: partition %d had been taken over", group, partition)
+        except BusError as e:  # it is taken again when it is still ours then
+            logger.warning("%s: partition %d may not have been given back: %s", group, partition, e)
         await self._hint()
