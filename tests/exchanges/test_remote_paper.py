@@ -99,6 +99,18 @@ async def test_without_a_venue_it_does_not_connect(nats_server: EmbeddedServer) 
     assert not client.connected
 
 
+async def test_it_connects_to_a_venue_that_starts_a_moment_later(nats_server: EmbeddedServer, wire: Connection) -> None:
+    client = client_at(nats_server, timeout_s=30.0)
+    connecting = asyncio.create_task(client.connect(print))
+    await asyncio.sleep(0.3)
+    assert not connecting.done()
+    venue = FakeVenue(wire)
+    await venue.open()
+    await connecting
+    assert client.connected
+    await client.close()
+
+
 async def test_without_a_server_it_does_not_connect() -> None:
     async def dial() -> Connection:
         return await connect_nats(NatsSettings(url="nats://127.0.0.1:1", connect_timeout_s=0.5))

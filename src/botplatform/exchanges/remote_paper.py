@@ -50,6 +50,8 @@ NOT_SENT: Final = (
     nats.errors.BadSubjectError,
 )
 """After these the venue cannot have got the request."""
+AGAIN_S: Final = 0.2
+"""Seconds between two attempts to find a venue that is not there."""
 _Body = TypeVar("_Body")
 
 logger = logging.getLogger(__name__)
@@ -113,7 +115,11 @@ class RemotePaperExchange:
         return self._on_report is not None
 
     async def connect(self, on_report: ReportHandler) -> None:
-        """Connect; every report from now on goes to `on_report`. Raises `ExchangeError` when the venue is not there."""
+        """Connect; every report from now on goes to `on_report`.
+
+        A venue that is not there may be starting, or be replaced: it has most of `timeout_s` seconds to come. Raises
+        `ExchangeError` when it does not.
+        """
         try:
             link = await self._dial()
         except BusError as e:
@@ -125,13 +131,24 @@ class RemotePaperExchange:
         try:
             self._subscription = await link.client.subscribe(self._subjects.reports, cb=self._pushed)
             await link.client.flush()
-            status = await self.status()
+            status = await self._first_status()
         except BaseException:
             await self.close()
             raise
         self._book_id, self.sequence = status.book_id, status.sequence
         self._on_report = on_report
         self._catching_up = asyncio.create_task(self._keep_up(), name="venue-reports")
+
+    async def _first_status(self) -> Status:
+        loop = asyncio.get_running_loop()
+        until = loop.time() + self._timeout_s * 0.8
+        while True:
+            try:
+                return await self.status()
+            except ExchangeError as e:
+                if not isinstance(e.__cause__, NOT_SENT) or loop.time() > until:
+                    raise
+            await asyncio.sleep(AGAIN_S)
 
     async def close(self) -> None:
         """Close the connection; no report comes afterwards. Safe to repeat."""
