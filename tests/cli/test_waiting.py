@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -14,9 +15,9 @@ from botplatform.bootstrap import PARTITIONED, groups
 from botplatform.bus.jetstream.connection import connect_nats
 from botplatform.bus.jetstream.setup import setup
 from botplatform.bus.server import EmbeddedServer
-from botplatform.cli.waiting import wait_for_log, wait_for_server
-from botplatform.errors import BusError, StreamError
-from botplatform.settings import BusSettings, NatsSettings, Settings
+from botplatform.cli.waiting import wait_for_exchange, wait_for_log, wait_for_server
+from botplatform.errors import BusError, ExchangeError, StreamError
+from botplatform.settings import BusSettings, ExchangeSettings, ExecutionSettings, NatsSettings, Settings
 
 
 def free_port() -> int:
@@ -50,6 +51,22 @@ async def test_the_last_reason_is_raised_when_the_time_is_over() -> None:
     async with EmbeddedServer() as server:
         with pytest.raises(StreamError, match="run `botplatform setup`"):
             await wait_for_log(at(server.port), "signals", 0.1)
+
+
+async def test_execution_goes_on_once_the_venue_answers(tmp_path: Path) -> None:
+    async with EmbeddedServer() as server:
+        given = {"exchange": ExchangeSettings(kind="paper_venue"), "execution": ExecutionSettings(request_timeout_s=1)}
+        settings = at(server.port).model_copy(update=given)
+        with pytest.raises(ExchangeError, match="is `botplatform venue` running"):
+            await wait_for_exchange(settings, "execution", 0.1)
+        waiting = asyncio.create_task(wait_for_exchange(settings, "execution", 60))
+        command = (sys.executable, "-m", "botplatform.cli", "venue", "--book", str(tmp_path / "book.sqlite"))
+        serving = await asyncio.create_subprocess_exec(*command, "--set", f"nats.url={server.url}")
+        try:
+            await asyncio.wait_for(waiting, 60)
+        finally:
+            serving.terminate()
+            assert await serving.wait() == 0
 
 
 async def test_no_seconds_and_no_server_to_wait_for_end_it_at_once() -> None:

@@ -24,7 +24,7 @@ from botplatform.bus.jetstream.setup import SetupReport
 from botplatform.bus.jetstream.setup import setup as set_up
 from botplatform.bus.server import EmbeddedServer
 from botplatform.cli.invocation import invocation_of
-from botplatform.cli.waiting import Wait, patiently, wait_for_log
+from botplatform.cli.waiting import Wait, patiently, wait_for_exchange, wait_for_log
 from botplatform.core.events import TradingState
 from botplatform.core.seam import SystemClock
 from botplatform.core.tasks import end
@@ -107,6 +107,8 @@ def run_loop(work: Coroutine[Any, Any, None]) -> None:
 async def _run(settings: Settings, engines: tuple[str, ...], *, start_server: bool, wait_s: float) -> None:
     if not start_server:
         await wait_for_log(settings, connection_name(engines), wait_s)
+        if "execution" in engines:
+            await wait_for_exchange(settings, connection_name(engines), wait_s)
     async with embedded(settings, Path(".botplatform/nats")) if start_server else _as_is(settings) as ready:
         where = without_credentials(ready.nats.url) if ready.bus.backend == "jetstream" else "memory"
         async with open_platform(ready, engines) as platform:

@@ -11,10 +11,12 @@ import typer
 from botplatform.bus.jetstream.connection import connect_nats
 from botplatform.bus.jetstream.setup import check_log, read_log_id
 from botplatform.core.seam import Clock, SystemClock
-from botplatform.errors import BusError
+from botplatform.errors import BusError, ExchangeError
+from botplatform.exchanges.loading import PAPER
+from botplatform.runtime.exchange_choice import build_exchange
 from botplatform.settings import Settings
 
-__all__ = ["Wait", "patiently", "wait_for_log", "wait_for_server"]
+__all__ = ["Wait", "patiently", "wait_for_exchange", "wait_for_log", "wait_for_server"]
 
 RETRY_S: Final = 0.5
 """Seconds between two attempts."""
@@ -26,7 +28,7 @@ Wait = Annotated[
         min=0,
         max=86_400,
         metavar="SECONDS",
-        help="Seconds in which the server may still be starting, and the log be set up by others.",
+        help="Seconds in which the server and the venue may still be starting, and the log be set up.",
     ),
 ]
 
@@ -52,14 +54,24 @@ async def wait_for_log(settings: Settings, name: str, wait_s: float, *, clock: C
         await patiently(lambda: _look(settings, name, log=True), wait_s, clock=clock)
 
 
+async def wait_for_exchange(settings: Settings, name: str, wait_s: float, *, clock: Clock | None = None) -> None:
+    """Wait until the configured exchange can be connected to; raise the last `ExchangeError` otherwise.
+
+    `name` is that of the process's connection to NATS, over which the paper venue is asked. Paper within the process
+    is always there.
+    """
+    if wait_s and settings.exchange.kind != PAPER:
+        await patiently(lambda: _meet(settings, name), wait_s, clock=clock)
+
+
 async def patiently(attempt: Callable[[], Awaitable[T]], wait_s: float, *, clock: Clock | None = None) -> T:
-    """Return what an attempt returns; one that raises `BusError` is repeated until `wait_s` seconds are over."""
+    """Return what an attempt returns; repeat one that raises `BusError` or `ExchangeError`, until `wait_s` are over."""
     clock = clock or SystemClock()
     until_ns, said = clock.monotonic_ns() + round(wait_s * 1e9), ""
     while True:
         try:
             return await attempt()
-        except BusError as e:
+        except (BusError, ExchangeError) as e:
             if clock.monotonic_ns() >= until_ns:
                 raise
             if said != (said := str(e)):
@@ -72,3 +84,9 @@ async def _look(settings: Settings, name: str, *, log: bool) -> None:
         if log:
             await read_log_id(connection)
             await check_log(connection, settings.bus)
+
+
+async def _meet(settings: Settings, name: str) -> None:
+    exchange = build_exchange(settings, wants=lambda _symbol: False, connection_name=name)
+    await exchange.connect(lambda _report: None)
+    await exchange.close()
