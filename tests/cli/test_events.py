@@ -164,6 +164,33 @@ def test_what_is_published_by_hand_is_seen_by_those_who_watch(server: EmbeddedSe
     assert finish(chain) == [first[1]]
 
 
+def test_what_the_log_has_already_is_not_published_again_and_that_is_said(server: EmbeddedServer) -> None:
+    asyncio.run(set_up(server))
+    known, new = order(order_id="known", at_s=10), order(order_id="new", at_s=11)
+    assert finish(start(server, "publish"), to_json(known)) == [known]
+    out, err = start(server, "publish").communicate(f"{to_json(known)}\n{to_json(new)}", timeout=60)
+    assert [from_json(line) for line in out.splitlines()] == [new]
+    assert err.startswith(f"botplatform: the event {known.id} is in the log already, at ")
+    assert err.count("\n") == 1
+
+
+def test_nothing_is_published_when_the_log_has_another_event_with_an_id(server: EmbeddedServer) -> None:
+    asyncio.run(set_up(server))
+    known, other, new = order(order_id="a", at_s=12), fill(at_s=12, id=order(order_id="a", at_s=12).id), market(at_s=13)
+    finish(start(server, "publish"), to_json(known))
+    refused = start(server, "publish")
+    out, err = refused.communicate(f"{to_json(new)}\n{to_json(other)}", timeout=60)
+    assert (refused.returncode, out, err.count("\n")) == (2, "", 1)
+    assert err.startswith(f"botplatform: standard input:2: the log has another event with the id {known.id} at ")
+    assert finish(start(server, "publish"), to_json(new)) == [new]
+
+
+def test_an_id_that_is_given_twice_is_refused() -> None:
+    result = publish(f"{to_json(order())}\n{to_json(order())}")
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert result.stderr.startswith("botplatform: standard input:2: the id ")
+
+
 def test_without_a_server_tail_is_one_sentence() -> None:
     command = [sys.executable, "-c", "from botplatform.cli import main; main()", "events", "tail"]
     environ = os.environ | {"BOTPLATFORM_NATS__URL": "nats://127.0.0.1:1", "BOTPLATFORM_NATS__CONNECT_TIMEOUT_S": "0.3"}

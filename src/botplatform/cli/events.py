@@ -24,6 +24,8 @@ app: Final = typer.Typer(no_args_is_help=True, add_completion=False, help="Watch
 
 MAX_WAITING: Final = 65_536
 """Events that wait for a slow reader before the bus drops and counts more."""
+MANY: Final = ("market.snapshot", "signal.snapshot", "system.heartbeat")
+"""What nearly all of a log is."""
 MAX_BYTES: Final = 8 * 1024 * 1024
 """Largest input that is read, in bytes."""
 
@@ -42,6 +44,16 @@ class Wanted(NamedTuple):
         if not self.symbol or self.symbol in (event.key, getattr(event.payload, "symbol", "")):
             return True
         return self.symbol in getattr(event.payload, "positions", ())
+
+
+class Given(NamedTuple):
+    """An event written by hand."""
+
+    event: Event
+    place: str
+    """Where it stands, for people."""
+    named: bool
+    """It came with an id of its own."""
 
 
 @app.command()
@@ -100,16 +112,17 @@ def publish(
     """Publish events written by hand as JSON; all are checked before the first one goes out.
 
     A missing timestamp is now, a missing source "cli"; a missing id and correlation_id are made up. What was
-    published is printed. For example:
+    published is printed. An event whose id the log has already is not published again, which is said; when the log
+    has another event under that id, nothing is published. For example:
     echo '{"type": "notification.alert", "payload": {"text": "hello"}}' | botplatform events publish
     """
     from botplatform.core.json_form import to_json  # noqa: PLC0415  # `decode` starts faster without it
 
-    events = _read_events(file)
+    given = _read_events(file)
     if not dry_run:
-        asyncio.run(_publish(invocation_of(ctx).settings(), events))
-    for event in events:
-        typer.echo(to_json(event))
+        given = asyncio.run(_publish(invocation_of(ctx).settings(), given))
+    for each in given:
+        typer.echo(to_json(each.event))
 
 
 async def connected(settings: Settings) -> JetStreamEventBus:
@@ -174,12 +187,46 @@ async def _next(waiting: asyncio.Queue[Event], failed: asyncio.Task[None]) -> Ev
         taken.cancel()
 
 
-async def _publish(settings: Settings, events: list[Event]) -> None:
+async def _publish(settings: Settings, given: list[Given]) -> list[Given]:
+    """Publish what the log does not have, and return it."""
     async with await connected(settings) as bus:
-        await bus.publish_all(events)
+        there = await _in_log(bus, [each for each in given if each.named])
+        new = [each for each in given if each.event.id not in there]
+        await bus.publish_all(each.event for each in new)
+    for event_id, sequence in there.items():
+        typer.echo(
+            f"botplatform: the event {event_id} is in the log already, at {sequence}: not published again", err=True
+        )
+    return new
 
 
-def _read_events(file: str) -> list[Event]:
+async def _in_log(bus: JetStreamEventBus, named: list[Given]) -> dict[str, int]:
+    """Return the sequence of each event whose id the log has; raise `InvalidEvent` where that is another event.
+
+    The log is asked, not the server, which remembers ids for `bus.duplicate_window_s` only; its ticks only where
+    ticks are given, because they are many.
+    """
+    from botplatform.core.events import CATALOGUE  # noqa: PLC0415  # the help is faster without it
+
+    wanted = {each.event.id: each for each in named}
+    found: dict[str, int] = {}
+    if not wanted:
+        return found
+    types = {each.event.type for each in named}
+    async for delivery in bus.replay([known for known in CATALOGUE if known in types or known not in MANY]):
+        stored, sequence = delivery.event, delivery.sequence
+        if stored.id in wanted:
+            event, place, _ = wanted[stored.id]
+            if (stored.type, stored.payload) != (event.type, event.payload):
+                raise InvalidEvent(
+                    f"{place}: the log has another event with the id {event.id} at {sequence}, a {stored.type}: "
+                    "leave the id out, and one is made up; nothing was published"
+                )
+            found[event.id] = sequence
+    return found
+
+
+def _read_events(file: str) -> list[Given]:
     """Read one event, or one per line, and check them all."""
     from botplatform.core.json_form import parse  # noqa: PLC0415  # `decode` starts faster without it
 
@@ -201,7 +248,13 @@ def _read_events(file: str) -> list[Event]:
         if len(lines) == 1 or not all(line.lstrip().startswith(b"{") for _, line in lines):
             raise InvalidEvent(f"{place}: {e}") from e
         given = [(f"{place}:{number}", _parsed_line(line, f"{place}:{number}")) for number, line in lines]
-    return [_made(value, where) for where, value in given]
+    made = [Given(_made(value, where), where, bool(value.get("id"))) for where, value in given]
+    places: dict[str, str] = {}
+    for event, where, _ in made:
+        if event.id in places:
+            raise InvalidEvent(f"{where}: the id {event.id} was given at {places[event.id]} already: ids are unique")
+        places[event.id] = where
+    return made
 
 
 def _parsed_line(line: bytes, place: str) -> dict[str, Any]:
