@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import inspect
 import textwrap
+from functools import cache
 from typing import Any, NamedTuple
 
 __all__ = ["Attribute", "attributes", "docstring", "one_line"]
@@ -21,6 +22,7 @@ class Attribute(NamedTuple):
     doc: str
 
 
+@cache
 def attributes(kind: type[Any]) -> tuple[Attribute, ...]:
     """List the attributes that a class itself declares, each with the docstring below it, in order."""
     tree = ast.parse(textwrap.dedent(inspect.getsource(kind))).body[0]

@@ -1,4 +1,4 @@
-"""The generated pages: events, settings, reasons, errors, engines, metrics."""
+"""The generated pages: events, settings, reasons, errors, engines, metrics, and the AsyncAPI document."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any, Final
 import botplatform.events.v1.payloads as generated
 from botplatform import errors
 from botplatform.core.events import CATALOGUE, SPELLINGS, Event
+from botplatform.docs.asyncapi import asyncapi_page
 from botplatform.docs.docstrings import attributes, docstring, one_line
 from botplatform.docs.metrics_page import metrics_page
 from botplatform.docs.settings_page import settings_page
@@ -42,7 +43,7 @@ ENGINES: Final[tuple[type[Any], ...]] = (
 
 
 def pages() -> dict[str, str]:
-    """Return every generated page: file name to Markdown."""
+    """Return every generated page: file name to text."""
     return {
         "events.md": _events(),
         "settings.md": settings_page(),
@@ -50,6 +51,7 @@ def pages() -> dict[str, str]:
         "errors.md": _errors(),
         "engines.md": _engines(),
         "metrics.md": metrics_page(),
+        "asyncapi.yaml": asyncapi_page(ENGINES, {engine.name: heard(engine) for engine in ENGINES}),
     }
 
 
@@ -65,7 +67,8 @@ def _events() -> str:
     about = (
         "An event is an envelope and a payload; both are declared in `proto/botplatform/events/v1/`. In Python they are "
         "frozen: trying to change one raises. Values are checked when an event is made. `Decimal` is exact money, a "
-        "decimal string on the wire and in JSON; `float` is a measurement."
+        "decimal string on the wire and in JSON; `float` is a measurement. For tools and other languages the same, with all "
+        "subjects and engines, is in [asyncapi.yaml](asyncapi.yaml), by AsyncAPI 3."
     )
     parts = [
         about,
@@ -148,11 +151,13 @@ def _errors() -> str:
 
 def engine_rows() -> list[tuple[str, str, str]]:
     """Return name, what it listens to and what it publishes, for every engine."""
-    rows = []
-    for kind in ENGINES:
-        listens = kept(StorageSettings().events) if kind is StorageSink else kind.listens
-        rows.append((_code(kind.name), _codes(listens), _codes(kind.publishes)))
-    return rows
+    return [(_code(kind.name), _codes(heard(kind)), _codes(kind.publishes)) for kind in ENGINES]
+
+
+def heard(engine: type[Any]) -> tuple[str, ...]:
+    """Return the patterns that an engine listens to, with the default settings."""
+    listens: tuple[str, ...] = kept(StorageSettings().events) if engine is StorageSink else engine.listens
+    return listens
 
 
 def _engines() -> str:
