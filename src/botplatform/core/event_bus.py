@@ -16,6 +16,7 @@ from functools import lru_cache
 from typing import Final, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 from botplatform.core.events import CATALOGUE, SPELLINGS, Event, Severity, SystemEvent
+from botplatform.core.log_scope import about
 from botplatform.core.seam import derive_id
 from botplatform.errors import BusOverflow, InvalidEvent
 
@@ -206,14 +207,11 @@ def check_pattern(pattern: str) -> str:
 def handler_failed(event: Event, handler: object, error: BaseException, source: str = "event_bus") -> Event | None:
     """Log a handler's failure and make the `system.error` that reports it; None when the event was one itself."""
     name = getattr(handler, "__qualname__", None) or type(handler).__qualname__
-    fields = {"correlation_id": event.correlation_id, "id": event.id}
-    logger.error("handler %s failed on %s %s", name, event.type, event.id, exc_info=error, extra={"fields": fields})
+    logger.error("handler %s failed on %s %s", name, event.type, event.id, exc_info=error, extra=about(event))
     if event.type == "system.error":
         return None
     message = f"the handler {name} raised {type(error).__name__} on {event.type}: {error}"
-    payload = SystemEvent(
-        module=name, message=message, severity=Severity.ERROR, code="HANDLER_FAILED", event_id=event.id
-    )
+    payload = SystemEvent(name, message, Severity.ERROR, code="HANDLER_FAILED", event_id=event.id)
     return Event(
         "system.error",
         payload,

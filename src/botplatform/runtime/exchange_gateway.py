@@ -17,6 +17,7 @@ from msgspec.structs import replace
 from botplatform.core.engine import CancelOrder, Cause, PendingEffect, SubmitOrder
 from botplatform.core.event_bus import Right
 from botplatform.core.events import Event, OrderEvent, OrderStatus
+from botplatform.core.log_scope import about, within
 from botplatform.core.seam import Clock
 from botplatform.core.tasks import end
 from botplatform.errors import DuplicateOrder, ExchangeError, OutcomeUnknown, RequestExpired
@@ -37,7 +38,6 @@ from botplatform.runtime.reconciler import Reconciler
 from botplatform.runtime.simulated_gateway import order_request
 from botplatform.runtime.trading_state import TradingStateRecord
 from botplatform.telemetry.call import Caused
-from botplatform.telemetry.log_scope import about, within
 from botplatform.telemetry.tracing import Tracing
 from botplatform.trading.orders import OrderRecord
 from botplatform.trading.reasons import Reason
@@ -217,21 +217,15 @@ class ExchangeGateway:
             pending = await lane.get()
             try:
                 with within(pending.cause):
-                    await self._carry_out(pending)
+                    if type(pending.effect) is SubmitOrder:
+                        await self._submit(pending.effect.order, pending)
+                    elif type(pending.effect) is CancelOrder:
+                        await self._cancel(pending.effect.order, pending.cause)
             finally:
                 self._end()
 
-    async def _carry_out(self, pending: PendingEffect) -> None:
-        if type(pending.effect) is SubmitOrder:
-            await self._submit(pending.effect.order, pending)
-        elif type(pending.effect) is CancelOrder:
-            await self._cancel(pending.effect.order, pending.cause)
-
     def _may_send(self, record: OrderRecord) -> bool:
-        """Tell whether an order that the log has as submitted, and that never was at the venue, is still to be sent.
-
-        Only one that an earlier owner did not come to send, whose decision is not too old.
-        """
+        """Tell whether an order that never was at the venue is still to be sent: nobody came to it, and it is fresh."""
         fresh = abs(self._clock.now_ns() - record.submitted_ns) <= self._max_age_s * 1e9
         return fresh and record.status is OrderStatus.SUBMITTED and record.order_id not in self._contexts
 
@@ -259,9 +253,8 @@ class ExchangeGateway:
         crash_point("gate.after")
         if refused is not None:
             now = self._clock.now_ns()
-            await self._publish(
-                [denied_event(order, cause, *refused, timestamp_ns=now, created_ns=now, source=GATEWAY)]
-            )
+            denied = denied_event(order, cause, *refused, timestamp_ns=now, created_ns=now, source=GATEWAY)
+            await self._publish([denied])
             return True
         self._remember(order, cause)
         self._waiting.discard(order.order_id)
@@ -276,8 +269,7 @@ class ExchangeGateway:
         except ExchangeError as e:
             await self._publish([refused_by_venue(order, cause, self.source, str(e), self._clock.now_ns())])
         except TimeoutError:
-            text = f"{self.source} did not answer within {self._timeout_s:g} s"
-            await self._unknown(order, cause, Reason.TIMEOUT, text)
+            await self._unknown(order, cause, Reason.TIMEOUT, f"no answer of {self.source} in {self._timeout_s:g} s")
         except Exception as e:
             logger.warning("submitting %s failed in a way nobody foresaw: unknown", order.order_id, exc_info=e)
             await self._unknown(order, cause, Reason.CONNECTION_LOST, f"{type(e).__name__}: {e}")
@@ -375,8 +367,7 @@ class ExchangeGateway:
         try:
             event = report_to_event(report, order, cause, self.source, self._clock.now_ns())
         except (ExchangeError, ValueError, TypeError, ArithmeticError) as e:
-            told = "%s sent a report that makes no sense: %.500r"
-            logger.warning(told, self.source, report, exc_info=e, extra=about(cause))
+            logger.warning("a report of %s makes no sense: %.500r", self.source, report, exc_info=e, extra=about(cause))
             await self._publish([report_refused(order, cause, self.source, e, self._clock.now_ns())])
             self._ask(order, cause)
             return

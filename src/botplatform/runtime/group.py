@@ -6,9 +6,9 @@ from collections.abc import Callable
 from typing import Protocol
 
 from botplatform.core.event_bus import Right
+from botplatform.core.log_scope import LogScope
 from botplatform.core.seam import Clock
 from botplatform.runtime.membership import Ownership
-from botplatform.telemetry.log_scope import LogScope
 from botplatform.telemetry.metrics import EngineMeter
 
 __all__ = ["GroupWorkers", "PartitionWorker"]

@@ -7,12 +7,12 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from botplatform.core.event_bus import DurableEventBus, Right
+from botplatform.core.log_scope import LogScope
 from botplatform.core.seam import Clock
 from botplatform.core.tasks import end
 from botplatform.engines.market_data.engine import MarketDataEngine
 from botplatform.runtime.membership import Ownership
 from botplatform.runtime.source import SourceRunner
-from botplatform.telemetry.log_scope import LogScope
 from botplatform.telemetry.metrics import EngineMeter
 
 __all__ = ["MarketDataGroup", "Source"]

@@ -12,12 +12,12 @@ from typing import Final, NamedTuple
 from botplatform.core.engine import EngineHost, Step
 from botplatform.core.event_bus import Delivery, DurableEventBus, Right
 from botplatform.core.events import Event, Severity, SystemEvent
+from botplatform.core.log_scope import about
 from botplatform.core.seam import Clock, derive_id
 from botplatform.core.tasks import end
 from botplatform.errors import BusError, StateError
 from botplatform.runtime.dead_letters import DeadLetter, DeadLetters, MemoryDeadLetters, Ruling, Verdict, letter_of
 from botplatform.runtime.quarantine import PORTFOLIO, QUARANTINING, Aside, Held, Settling, answer, was_answered
-from botplatform.telemetry.log_scope import about
 from botplatform.telemetry.metrics import EngineMeter
 from botplatform.telemetry.tracing import Tracing
 from botplatform.trading.reasons import Reason

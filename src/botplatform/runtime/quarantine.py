@@ -14,8 +14,8 @@ import msgspec
 
 from botplatform.core.engine import EngineHost, Output, Step
 from botplatform.core.events import Event, StrategyEvent
+from botplatform.core.log_scope import about
 from botplatform.errors import StateError
-from botplatform.telemetry.log_scope import about
 
 __all__ = [
     "PORTFOLIO",

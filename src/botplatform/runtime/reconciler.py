@@ -15,6 +15,7 @@ from msgspec.structs import replace
 
 from botplatform.core.engine import Cause
 from botplatform.core.events import Event
+from botplatform.core.log_scope import about
 from botplatform.core.seam import Clock, jitter
 from botplatform.errors import ExchangeError
 from botplatform.exchanges.exchange import Exchange
@@ -22,7 +23,6 @@ from botplatform.exchanges.reports import report_to_event
 from botplatform.runtime.gateway_words import never_there
 from botplatform.runtime.known_orders import KnownOrders
 from botplatform.runtime.reconciliation_words import not_reconciled, warning_of
-from botplatform.telemetry.log_scope import about
 from botplatform.trading.orders import FINISHED, OrderRecord
 from botplatform.trading.reconciliation import (
     Action,

@@ -6,8 +6,8 @@ from collections.abc import Awaitable, Callable
 
 from botplatform.core.event_bus import Delivery, DurableEventBus, Right
 from botplatform.core.events import Event
+from botplatform.core.log_scope import LogScope
 from botplatform.core.seam import Clock
-from botplatform.telemetry.log_scope import LogScope
 from botplatform.telemetry.metrics import EngineMeter
 from botplatform.telemetry.tracing import Place, Tracing
 

@@ -12,6 +12,7 @@ from botplatform.bus.jetstream.setup import partition_consumer
 from botplatform.core.engine import Engine, EngineHost, Step
 from botplatform.core.event_bus import Conflation, Delivery, DurableEventBus, Right
 from botplatform.core.events import Event, SystemEvent
+from botplatform.core.log_scope import LogScope
 from botplatform.core.seam import Clock
 from botplatform.errors import Fenced, StateError
 from botplatform.runtime.checkpoint import Checkpoint, Checkpoints
@@ -19,7 +20,6 @@ from botplatform.runtime.crash_points import crash_point
 from botplatform.runtime.left_out import left_out_by, left_out_event
 from botplatform.runtime.poison import FAILED, QUARANTINED, PoisonHandling
 from botplatform.runtime.quarantine import decode, encode
-from botplatform.telemetry.log_scope import LogScope
 from botplatform.telemetry.metrics import EngineMeter
 from botplatform.telemetry.recovery import LOOK_BACK, rare
 from botplatform.telemetry.tracing import Place, Tracing
@@ -106,9 +106,9 @@ class EngineWorker(PoisonHandling):
         self.sequence = self._saved.sequence
         crash_point("takeover.before")
         self._caught_up_at = await self._bus.last_sequence()
-        await self._read_own_outputs()
         if self.tracing is not None and getattr(self._right, "after_death", False):
-            await self._trace_again(self.tracing)
+            await self._trace_again(self.tracing)  # before anything can come of what the dead owner did
+        await self._read_own_outputs()
         await self._read_letters()
         await self._finish_settling()
         limit = self._conflate_waiting

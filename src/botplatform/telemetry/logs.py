@@ -16,8 +16,8 @@ import msgspec
 
 from botplatform.core.event_bus import check_pattern, matches
 from botplatform.core.events import CATALOGUE, Event, Severity, SystemEvent
+from botplatform.core.log_scope import record_fields
 from botplatform.settings import LogSettings
-from botplatform.telemetry.log_scope import record_fields
 from botplatform.telemetry.summary import printable, summarise
 
 __all__ = ["EventLogger", "JsonFormatter", "TextFormatter", "announce", "configure_logging", "iso_ns", "level_of"]

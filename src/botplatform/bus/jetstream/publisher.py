@@ -23,10 +23,10 @@ from botplatform.bus.jetstream.stored import Counters
 from botplatform.bus.jetstream.subjects import partition, published
 from botplatform.bus.jetstream.wire import Headers, encode
 from botplatform.core.events import Event
+from botplatform.core.log_scope import about
 from botplatform.core.tasks import end
 from botplatform.errors import BusError, LogFull, PermissionDenied, StreamError
 from botplatform.settings import BusSettings
-from botplatform.telemetry.log_scope import about
 
 __all__ = ["Publisher"]
 

@@ -20,8 +20,8 @@ from tenacity import (
 )
 
 from botplatform.core.events import Event, NotificationEvent, Priority
+from botplatform.core.log_scope import within
 from botplatform.errors import MissingExtra, SettingsError
-from botplatform.telemetry.log_scope import within
 
 __all__ = ["Channel", "ChannelFailure", "ChannelReport", "Retries", "connect"]
 

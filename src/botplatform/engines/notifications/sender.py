@@ -8,12 +8,12 @@ from collections.abc import Callable
 from typing import ClassVar, Final
 
 from botplatform.core.events import Event, NotificationEvent, Severity, SystemEvent
+from botplatform.core.log_scope import about
 from botplatform.core.seam import SystemClock
 from botplatform.engines.notifications.channel import Channel, ChannelFailure, ChannelReport, Retries
 from botplatform.engines.notifications.rules import SENDER
 from botplatform.errors import StateError
 from botplatform.settings import NotificationSettings
-from botplatform.telemetry.log_scope import about
 
 __all__ = ["AlertSender", "Retries"]
 

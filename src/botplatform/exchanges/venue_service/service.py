@@ -15,6 +15,7 @@ from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 
 from botplatform.core.events import MarketEvent, from_wire
+from botplatform.core.log_scope import about
 from botplatform.core.seam import Clock
 from botplatform.errors import BusError, InvalidEvent, PermissionDenied
 from botplatform.exchanges.venue_service.answers import Answers, refusal
@@ -24,7 +25,6 @@ from botplatform.exchanges.venue_service.faults import NO_FAULT, Fault, Faults
 from botplatform.exchanges.venue_service.link import Dial, NatsLink
 from botplatform.exchanges.venue_service.protocol import Ask, Code, Numbered, Subjects, Verb, decode, encode
 from botplatform.settings_venue import VenueSettings
-from botplatform.telemetry.log_scope import about
 
 __all__ = ["MARKET", "VenueService"]
 

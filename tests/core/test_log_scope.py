@@ -12,9 +12,9 @@ from typing import Any, NamedTuple
 
 import pytest
 
+from botplatform.core.log_scope import LogScope, about, within
 from botplatform.core.trace_id import trace_id
 from botplatform.settings import LogSettings
-from botplatform.telemetry.log_scope import LogScope, about, within
 from botplatform.telemetry.logs import announce, configure_logging
 from botplatform.testing import market
 
