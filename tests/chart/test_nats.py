@@ -41,6 +41,9 @@ def environment(rendered: Any) -> dict[str, str]:
             found[one["name"]] = base64.b64decode(data).decode()
         elif "value" in one:
             found[one["name"]] = one["value"].replace("$(ROUTE_PASSWORD)", "p")
+        else:
+            assert one["valueFrom"]["fieldRef"]["fieldPath"] == "metadata.name"
+            found[one["name"]] = f"{rendered.of('StatefulSet')[0]['metadata']['name']}-0"
     return found
 
 

@@ -12,6 +12,8 @@
 {{- define "botplatform.natsConfig" -}}
 {{- $nats := .Values.nats -}}
 {{- $clustered := gt (int $nats.replicas) 1 -}}
+# Not as an argument: the server would not read its configuration again.
+server_name: $POD_NAME
 listen: "0.0.0.0:4222"
 http: "0.0.0.0:8222"
 pid_file: "/var/run/nats/nats.pid"
