@@ -1,0 +1,130 @@
+"""Try the chart on a real cluster, step by step, and count what was lost: `python tests/e2e/cluster --help`.
+
+It needs a cluster, kubectl and helm, the images that the chart's values name, and this checkout installed
+(`pip install --editable '.[dev]'`). Every step is followed by an audit of the log from the first event on; the last
+line is 0 only when every step passed and nothing was lost, doubled or out of order.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from kube import Release, StepFailed
+from steps import STEPS, Choices, Run, counted
+from watch import Audit
+
+CHART = Path(__file__).parents[3] / "charts" / "botplatform"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of one step."""
+
+    step: str
+    passed: bool
+    seconds: float
+    detail: str
+    audit: Audit | None
+
+    def row(self) -> str:
+        """Return a row of the table."""
+        counts = list(self.audit.counts.values()) if self.audit else []
+        counted_ = " | ".join(str(each) for each in counts[:4]) if counts else "- | - | - | -"
+        events = f"{self.audit.events:,}" if self.audit else "-"
+        return f"| {self.step} | {'passed' if self.passed else 'FAILED'} | {self.seconds:.0f} | {events} | {counted_} |"
+
+
+def main() -> int:
+    """Do the steps, print what they measured, and return 0 when all went well."""
+    chosen = arguments()
+    release = Release(
+        chosen.release,
+        chosen.namespace,
+        chosen.chart,
+        tuple(shlex.split(chosen.kubectl)),
+        tuple(shlex.split(chosen.helm)),
+    )
+    choices = Choices(
+        symbols=chosen.symbols,
+        quiet_rate=chosen.quiet_rate,
+        load_rate=chosen.load_rate,
+        load_s=chosen.load_seconds,
+        rest_s=chosen.rest_seconds,
+        next_tag=chosen.next_tag,
+        more=tuple(part for each in chosen.set for part in ("--set", each)),
+    )
+    run, outcomes = Run(release, choices), list[Outcome]()
+    for name in chosen.steps or STEPS:
+        print(f"{time.strftime('%H:%M:%S')} {name}: {STEPS[name].__doc__}", flush=True)
+        outcomes.append(do(run, name))
+        print(f"{time.strftime('%H:%M:%S')} {name}: {outcomes[-1].detail}", flush=True)
+        if not outcomes[-1].passed and not chosen.go_on:
+            break
+    text = report(outcomes)
+    print(text)
+    if chosen.output:
+        chosen.output.write_text(text)
+    return 0 if all(each.passed for each in outcomes) else 1
+
+
+def do(run: Run, name: str) -> Outcome:
+    """Do one step, and audit the log."""
+    began = time.monotonic()
+    try:
+        detail, passed = STEPS[name](run), True
+    except StepFailed as e:
+        detail, passed = str(e), False
+    seconds = time.monotonic() - began
+    try:
+        found = counted(run)
+    except StepFailed as e:
+        return Outcome(name, False, seconds, f"{detail}; no audit: {e}", None)
+    return Outcome(name, passed and found.clean, seconds, f"{detail}\n  audit: {found}", found)
+
+
+def report(outcomes: list[Outcome]) -> str:
+    """Return the table and what each step measured, as Markdown."""
+    lines = [
+        "| step | result | seconds | events audited | missing | doubled | out of order | without a cause |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- |",
+        *(each.row() for each in outcomes),
+        "",
+        *(f"- **{each.step}**: {STEPS[each.step].__doc__} {each.detail.splitlines()[0]}." for each in outcomes),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def arguments() -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("steps", nargs="*", choices=[[], *STEPS], help="which steps, in this order; default: all")
+    parser.add_argument("--release", default="botplatform", help="name of the release (default: %(default)s)")
+    parser.add_argument("--namespace", default="default", help="namespace of the release (default: %(default)s)")
+    parser.add_argument("--chart", default=str(CHART), help="the chart (default: that of this checkout)")
+    parser.add_argument("--kubectl", default="kubectl", help="command for kubectl (default: %(default)s)")
+    parser.add_argument("--helm", default="helm", help="command for helm (default: %(default)s)")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="value for the chart")
+    parser.add_argument("--next-tag", default="", help="tag of another image, for the upgrade")
+    parser.add_argument("--symbols", type=int, default=Choices.symbols, help="symbols under load (%(default)s)")
+    parser.add_argument(
+        "--quiet-rate", type=float, default=Choices.quiet_rate, help="ticks a second and symbol (%(default)s)"
+    )
+    parser.add_argument("--load-rate", type=float, default=Choices.load_rate, help="the same under load (%(default)s)")
+    parser.add_argument(
+        "--load-seconds", type=float, default=Choices.load_s, help="how long the load lasts (%(default)s)"
+    )
+    parser.add_argument(
+        "--rest-seconds", type=float, default=Choices.rest_s, help="how long to watch the rest (%(default)s)"
+    )
+    parser.add_argument("--go-on", action="store_true", help="do the next steps after one that failed")
+    parser.add_argument("--output", type=Path, help="file for the report, as Markdown")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,244 @@
+"""The steps: each does one thing to the release, and says what it measured."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from kube import Release, StepFailed, wait_for
+from watch import Audit, audit, audit_range, longest_silence, tap, trace
+
+PATIENCE_S = 300.0
+SETTLING_S = 20.0
+"""Seconds between the last change and an audit: what is under way arrives."""
+TRADERS = ("market-data", "signals", "strategy", "execution")
+CHAIN = {
+    "strategy": "publish strategy.decision",
+    "execution": "publish order.submitted",
+    "portfolio": "process order.filled",
+}
+"""What has to be in the trace of a filled order, by engine."""
+
+
+@dataclass(frozen=True)
+class Choices:
+    """What the person who runs this chose."""
+
+    symbols: int = 40
+    quiet_rate: float = 0.5
+    """Snapshots a second and symbol, while nothing should scale."""
+    load_rate: float = 12.0
+    """Snapshots a second and symbol, under load."""
+    load_s: float = 120.0
+    """Seconds of load after the engine has scaled."""
+    rest_s: float = 90.0
+    next_tag: str = ""
+    """Tag of another image of the platform, for the upgrade."""
+    more: tuple[str, ...] = ()
+    """Further arguments of every helm install and upgrade."""
+
+
+@dataclass
+class Run:
+    """The release, and what is known of it so far."""
+
+    release: Release
+    choices: Choices
+    seen: dict[str, object] = field(default_factory=dict)
+
+    def deploy(self, rate: float = 0.0, *arguments: str, verb: str = "upgrade", wait: bool = True) -> float:
+        """Install or upgrade, with as many symbols and snapshots as asked for, and return the seconds until all is ready."""
+        began = time.monotonic()
+        with values(self.choices.symbols, rate) as file:
+            chosen = ("--values", str(file)) if rate else ()
+            waits = ("--wait", "--timeout", f"{PATIENCE_S * 2:.0f}s") if wait else ()
+            self.release.helm(
+                verb, self.release.name, self.release.chart, *chosen, *self.choices.more, *arguments, *waits
+            )
+        self.ready()
+        return time.monotonic() - began
+
+    def ready(self) -> float:
+        """Wait until every pod is ready and no other is left, and return the seconds that took."""
+        return wait_for("all pods to be ready", PATIENCE_S, self.release.all_ready)
+
+
+@contextmanager
+def values(symbols: int, rate: float) -> Iterator[Path]:
+    """Write values with a market of so many symbols; scaling down is quick, so that it can be waited for."""
+    names = ", ".join(f"SYM{number:02}" for number in range(symbols))
+    text = (
+        f"config:\n  symbols: [{names}]\n  feed: {{rate: {rate}}}\n"
+        "autoscaling:\n  behavior:\n    scaleDown:\n      stabilizationWindowSeconds: 30\n"
+        "      policies: [{type: Pods, value: 2, periodSeconds: 15}]\n"
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder, "values.yaml")
+        file.write_text(text)
+        yield file
+
+
+def install(run: Run) -> str:
+    """Install with the default values, and wait for all pods."""
+    run.deploy(verb="install")
+    pods = run.release.pods()
+    restarts = sum(pod.restarts for pod in pods)
+    run.seen["pods"] = len(pods)
+    return f"{len(pods)} pods ready, {restarts} restarts"
+
+
+def orders(run: Run) -> str:
+    """See orders through a plain NATS subscription as `tap`, and have refused what it may not do."""
+    tapped = tap(run.release, orders=5, seconds=PATIENCE_S)
+    filled = [event for event in tapped.events if event.type == "order.filled"]
+    run.seen["chain"] = filled[-1].correlation_id
+    return (
+        f"{tapped.types()}; first after {tapped.first_s:.1f} s; {len(tapped.refused)} forbidden subjects, all refused"
+    )
+
+
+def jaeger(run: Run) -> str:
+    """Find the chain of one of those orders in Jaeger, from the decision to the portfolio."""
+    chain = str(run.seen["chain"])
+
+    def missing() -> list[str]:
+        spans = trace(run.release, chain)
+        run.seen["spans"] = spans
+        return [f"{who}: {what}" for who, what in CHAIN.items() if not any(who in s and o == what for s, o, _ in spans)]
+
+    try:
+        wait_for("the trace", 60, lambda: not missing())
+    except StepFailed as e:
+        raise StepFailed(f"the trace {chain} lacks {missing()}: it has {run.seen['spans']}") from e
+    spans = trace(run.release, chain)
+    roots = [operation for _, operation, parent in spans if not parent]
+    orphans = [operation for _, operation, parent in spans if parent == "?"]
+    if orphans:
+        raise StepFailed(f"spans without their parent: {orphans}")
+    return f"trace {chain}: {len(spans)} spans of {len({service for service, _, _ in spans})} services, root {', '.join(roots)}"
+
+
+def probe(run: Run) -> str:
+    """Run `helm test`."""
+    run.release.helm("test", run.release.name)
+    said = run.release.kubectl("logs", f"{run.release.name}-test")
+    return "; ".join(" ".join(line.split()) for line in said.splitlines() if line.startswith(("handled", "market")))
+
+
+def rest(run: Run) -> str:
+    """Leave the default install alone: nothing may scale itself, and every engine stays below half of its target."""
+    highest: dict[str, int] = {}
+    until = time.monotonic() + run.choices.rest_s
+    while time.monotonic() < until:
+        for engine in TRADERS:
+            replicas, taken = run.release.replicas(engine), run.release.cpu_millicores(engine)
+            highest[engine] = max(highest.get(engine, 0), *taken, 0)
+            if replicas > 1:
+                raise StepFailed(f"{engine} has {replicas} replicas at rest, with {taken} m of CPU")
+        time.sleep(5)
+    return "one replica each; at most " + ", ".join(f"{engine} {taken}m" for engine, taken in highest.items())
+
+
+def load(run: Run) -> str:
+    """Load 40 symbols until signals has several replicas, hold that, and wait until it has one again."""
+    run.deploy(run.choices.quiet_rate)
+    started = run.deploy(run.choices.load_rate, wait=False)
+    began = time.monotonic()
+    wait_for("signals to scale", PATIENCE_S, lambda: run.release.replicas("signals") > 1)
+    several = time.monotonic() - began
+    most, until = 0, time.monotonic() + run.choices.load_s
+    while time.monotonic() < until:
+        most = max(most, run.release.replicas("signals"))
+        time.sleep(2)
+    run.deploy(run.choices.quiet_rate, wait=False)
+    back = wait_for("signals to have one replica again", PATIENCE_S * 2, lambda: len(run.release.pods("signals")) == 1)
+    rate = run.choices.load_rate * run.choices.symbols
+    return (
+        f"{rate:.0f} snapshots/s of {run.choices.symbols} symbols: several replicas {started + several:.0f} s after the "
+        f"change, {most} at most; one again {back:.0f} s after the load had gone"
+    )
+
+
+def kills(run: Run) -> str:
+    """Delete every pod in turn, NATS included, each once all are ready again."""
+    took: dict[str, float] = {}
+    for pod in run.release.pods():
+        before = {each.uid for each in run.release.pods()}
+        if pod.uid not in before:
+            continue  # scaled away meanwhile
+        began = time.monotonic()
+        run.release.kubectl("delete", "pod", pod.name, "--wait=false")
+        wait_for(f"{pod.name} to go", PATIENCE_S, lambda uid=pod.uid: all(p.uid != uid for p in run.release.pods()))  # type: ignore[misc]  # mypy cannot infer a default
+        run.ready()
+        took[pod.component] = max(took.get(pod.component, 0.0), time.monotonic() - began)
+    return f"{len(took)} components; ready again after " + ", ".join(f"{name} {s:.0f} s" for name, s in took.items())
+
+
+def upgrade(run: Run) -> str:
+    """Upgrade to another image under load, watch the market meanwhile, and roll back."""
+    tag = run.choices.next_tag
+    if not tag:
+        raise StepFailed("no other image was named: give --next-tag")
+    forth, gap_forth = market_gap(run, lambda: run.deploy(run.choices.quiet_rate * 4, "--set", f"image.tag={tag}"))
+    images = {pod.image for pod in run.release.pods() if pod.component in TRADERS}
+    if any(not image.endswith(f":{tag}") for image in images):
+        raise StepFailed(f"after the upgrade to {tag} there are pods of {sorted(images)}")
+
+    def rollback() -> float:
+        began = time.monotonic()
+        run.release.helm("rollback", run.release.name, "--wait", "--timeout", f"{PATIENCE_S * 2:.0f}s")
+        run.ready()
+        return time.monotonic() - began
+
+    back, gap_back = market_gap(run, rollback)
+    images = {pod.image for pod in run.release.pods() if pod.component in TRADERS}
+    if any(image.endswith(f":{tag}") for image in images):
+        raise StepFailed(f"after the rollback there are pods of {sorted(images)}")
+    return (
+        f"upgrade {forth:.0f} s, market data away for {gap_forth:.1f} s at most; "
+        f"rollback {back:.0f} s, {gap_back:.1f} s"
+    )
+
+
+def market_gap(run: Run, change: Callable[[], float]) -> tuple[float, float]:
+    """Do something, and return what it returned and the longest seconds that a symbol had no tick meanwhile."""
+    after = audit_range(run.release)[1]
+    took = change()
+    return took, longest_silence(run.release, after)
+
+
+def reinstall(run: Run) -> str:
+    """Uninstall, install again under the same name, and go on where the log ended."""
+    before = audit_range(run.release)
+    run.release.helm("uninstall", run.release.name, "--wait", "--timeout", "300s")
+    wait_for("the pods to go", PATIENCE_S, lambda: not run.release.get("pods"))
+    kept = sorted(each["metadata"]["name"] for each in run.release.get("pvc"))
+    took = run.deploy(run.choices.quiet_rate, verb="install")
+    after = audit_range(run.release)
+    if after[0] != before[0] or after[1] < before[1]:
+        raise StepFailed(f"the log had the sequences {before}, and has {after}")
+    return f"kept {', '.join(kept)}; ready after {took:.0f} s, the log goes on from sequence {before[1]:,}"
+
+
+STEPS: dict[str, Callable[[Run], str]] = {
+    "install": install,
+    "orders": orders,
+    "jaeger": jaeger,
+    "test": probe,
+    "rest": rest,
+    "load": load,
+    "kills": kills,
+    "upgrade": upgrade,
+    "reinstall": reinstall,
+}
+"""In the order in which they are done."""
+
+
+def counted(run: Run) -> Audit:
+    """Let what is under way arrive, and count the whole log."""
+    time.sleep(SETTLING_S)
+    return audit(run.release)

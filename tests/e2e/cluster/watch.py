@@ -1,0 +1,188 @@
+"""What this script sees of the platform from outside: the tap, the audit, Jaeger."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Any
+
+import nats
+from kube import Release, StepFailed
+from nats.aio.msg import Msg
+
+from botplatform.bus.jetstream.bus import JetStreamEventBus
+from botplatform.core.events import Event, from_wire
+from botplatform.settings import load_settings
+
+REFUSED_SUBSCRIPTIONS = ("evt.>", "$JS.API.>", "$KV.>", "venue.>", "dlq.>", "_INBOX_operator.>", ">")
+REFUSED_PUBLICATIONS = ("order.filled", "evt.order.filled.BTCUSDT", "$JS.API.STREAM.DELETE.EVENTS", "$KV.trading.state")
+AUDITED = ("missing", "doubled", "out of order", "without a cause")
+
+
+@dataclass
+class Tapped:
+    """What came of a plain NATS subscription as the user `tap`."""
+
+    events: list[Event] = field(default_factory=list)
+    first_s: float = 0.0
+    refused: list[str] = field(default_factory=list)
+
+    def types(self) -> str:
+        """Count the types that were seen."""
+        return ", ".join(f"{count} {name}" for name, count in sorted(Counter(e.type for e in self.events).items()))
+
+
+@dataclass(frozen=True)
+class Audit:
+    """What `botplatform audit` counted."""
+
+    events: int
+    last: int
+    counts: dict[str, int]
+    apart: dict[str, int]
+
+    @property
+    def clean(self) -> bool:
+        """Whether nothing is missing, doubled, out of order or without a cause."""
+        return not any(self.counts.values())
+
+    def __str__(self) -> str:
+        """Say the counts in one line."""
+        return f"{self.events:,} events: " + ", ".join(f"{count} {name}" for name, count in self.counts.items())
+
+
+def tap(release: Release, *, orders: int, seconds: float) -> Tapped:
+    """Subscribe as `tap` to `order.*` until that many orders were filled, and try what it may not do."""
+    with release.forwarded(f"service/{release.name_of('nats')}", 4222) as port:
+        return asyncio.run(_tap(port, release.password("tap"), orders, seconds))
+
+
+async def _tap(port: int, password: str, orders: int, seconds: float) -> Tapped:
+    tapped, enough = Tapped(), asyncio.Event()
+    loop = asyncio.get_running_loop()
+    began = loop.time()
+
+    async def on_event(message: Msg) -> None:
+        tapped.first_s = tapped.first_s or loop.time() - began
+        tapped.events.append(from_wire(message.data))
+        if sum(event.type == "order.filled" for event in tapped.events) >= orders:
+            enough.set()
+
+    async def on_error(error: Exception) -> None:
+        if "permissions violation" in str(error).lower():
+            tapped.refused.append(str(error))
+
+    client = await nats.connect(f"nats://127.0.0.1:{port}", user="tap", password=password, error_cb=on_error)
+    try:
+        await client.subscribe("order.*", cb=on_event)
+        for subject in REFUSED_SUBSCRIPTIONS:
+            await client.subscribe(subject, cb=on_event)
+        for subject in REFUSED_PUBLICATIONS:
+            await client.publish(subject, b"")
+        await client.flush()
+        async with asyncio.timeout(seconds):
+            await enough.wait()
+    except TimeoutError as e:
+        raise StepFailed(f"after {seconds:.0f} s the tap has seen {tapped.types() or 'nothing'}") from e
+    finally:
+        await client.close()
+    expected = len(REFUSED_SUBSCRIPTIONS) + len(REFUSED_PUBLICATIONS)
+    if len(tapped.refused) != expected:
+        raise StepFailed(f"{len(tapped.refused)} of {expected} forbidden subjects were refused: {tapped.refused}")
+    return tapped
+
+
+def botplatform(release: Release, *arguments: str, timeout_s: float = 600) -> str:
+    """Run a command of the platform here, as the operator, against the release's NATS."""
+    with release.forwarded(f"service/{release.name_of('nats')}", 4222) as port:
+        named = {
+            "BOTPLATFORM_NATS__URL": f"nats://127.0.0.1:{port}",
+            "BOTPLATFORM_NATS__USER": "operator",
+            "BOTPLATFORM_NATS__PASSWORD": release.password("operator"),
+            "BOTPLATFORM_NATS__INBOX_PREFIX": "_INBOX_operator",
+        }
+        kept = {name: value for name, value in os.environ.items() if not name.startswith("BOTPLATFORM_")}
+        command = [sys.executable, "-m", "botplatform.cli", *arguments]
+        done = subprocess.run(
+            command, capture_output=True, text=True, check=False, timeout=timeout_s, env={**kept, **named}
+        )
+    if not done.stdout.strip():
+        raise StepFailed(f"`botplatform {' '.join(arguments)}` failed: {done.stderr.strip()[-500:]}")
+    return done.stdout
+
+
+def audit(release: Release, after: int = 0) -> Audit:
+    """Have the log counted from behind a sequence to its end."""
+    found: dict[str, Any] = json.loads(botplatform(release, "audit", "--json", "--grace", "15", "--after", str(after)))
+    counts = {name: int(found["kinds"][name]) for name in AUDITED} | {"unreadable": int(found["unreadable"])}
+    apart = {name: count for name, count in found["rules"].items() if count}
+    return Audit(int(found["events"]), int(found["last_sequence"]), counts, apart)
+
+
+def audit_range(release: Release) -> tuple[int, int]:
+    """Return the first and the last sequence of the log."""
+    with release.forwarded(f"service/{release.name_of('nats')}", 4222) as port:
+        return asyncio.run(_range(port, release.password("operator")))
+
+
+async def _range(port: int, password: str) -> tuple[int, int]:
+    client = await nats.connect(
+        f"nats://127.0.0.1:{port}", user="operator", password=password, inbox_prefix=b"_INBOX_operator"
+    )
+    try:
+        answer = await client.request("$JS.API.STREAM.INFO.EVENTS", timeout=10)
+        state = json.loads(answer.data)["state"]
+        return int(state["first_seq"]), int(state["last_seq"])
+    finally:
+        await client.close()
+
+
+def longest_silence(release: Release, after: int) -> float:
+    """Return the longest seconds that a symbol had no tick, from behind a sequence to the end of the log."""
+    with release.forwarded(f"service/{release.name_of('nats')}", 4222) as port:
+        return asyncio.run(_silence(port, release.password("operator"), after))
+
+
+async def _silence(port: int, password: str, after: int) -> float:
+    told = {
+        "url": f"nats://127.0.0.1:{port}",
+        "user": "operator",
+        "password": password,
+        "inbox_prefix": "_INBOX_operator",
+    }
+    settings = load_settings(None, [f"nats.{name}={value}" for name, value in told.items()], environ={})
+    last: dict[str, int] = {}
+    longest = 0
+    async with await JetStreamEventBus.connect(settings.nats, settings.bus, name="operator") as bus:
+        async for delivery in bus.replay(["market.snapshot"], after=after):
+            event = delivery.event
+            longest = max(longest, event.created_ns - last.get(event.key, event.created_ns))
+            last[event.key] = event.created_ns
+    return longest / 1e9
+
+
+def trace(release: Release, correlation_id: str) -> list[tuple[str, str, str]]:
+    """Return the spans of a chain as Jaeger has it: (service, operation, parent's operation)."""
+    with release.forwarded(f"service/{release.name_of('jaeger')}", 16686) as port:
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/api/traces/{correlation_id}", timeout=10) as answer:
+                found = json.load(answer)["data"]
+        except urllib.error.HTTPError:
+            return []
+    spans, services = found[0]["spans"], found[0]["processes"]
+    operations = {span["spanID"]: span["operationName"] for span in spans}
+    return [
+        (
+            services[span["processID"]]["serviceName"],
+            span["operationName"],
+            next((operations.get(each["spanID"], "?") for each in span.get("references", [])), ""),
+        )
+        for span in spans
+    ]
