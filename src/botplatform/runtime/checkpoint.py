@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import zlib
-from contextlib import suppress
 from typing import Final, Protocol
 
 import msgspec
@@ -60,14 +59,24 @@ class BucketCheckpoints:
         self._revisions: dict[str, int] = {}
 
     async def claim(self, slot: str) -> Checkpoint | None:
-        """Return the newest checkpoint, stored again under a new revision; None when there is none."""
+        """Return the newest checkpoint, stored again under a new revision; None when there is none.
+
+        It is replaced by compare-and-set, so that nothing an earlier owner writes meanwhile is lost. Raises `BusError`
+        without an answer: then it may be claimed or not, and claiming it again is right either way.
+        """
+        refused: StreamError | None = None
+        before = -1
         for _ in range(CLAIMS):
             entry = await self._bucket.get(slot)
-            value = b"" if entry is None else entry.value
-            with suppress(StreamError):  # an earlier owner has just replaced it: read what it has written
-                expected = 0 if entry is None else entry.revision
-                self._revisions[slot] = await self._bucket.put(slot, value, expected=expected)
-                return decode(value, slot) if value else None
+            value, revision = (b"", 0) if entry is None else entry
+            if refused is not None and revision == before:  # nobody was faster: it cannot be stored
+                raise refused
+            try:
+                self._revisions[slot] = await self._bucket.put(slot, value, expected=revision)
+            except StreamError as e:  # an earlier owner has just replaced it: read what it has written
+                refused, before = e, revision
+                continue
+            return decode(value, slot) if value else None
         raise Fenced(f"the checkpoint of {slot} changes all the time: somebody else owns it")
 
     async def save(self, slot: str, checkpoint: Checkpoint) -> None:

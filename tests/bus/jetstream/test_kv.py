@@ -59,6 +59,12 @@ async def test_what_another_tool_deleted_is_gone(bus: JetStreamEventBus) -> None
     await store.delete("state")
     await client.close()
     assert await bus.trading.get("state") is None
+    with pytest.raises(StreamError, match="was changed by somebody else"):
+        await bus.trading.put("state", b"active", expected=7)
+    again = await bus.trading.put("state", b"active", expected=0)
+    assert await bus.trading.get("state") == (b"active", again)
+    with pytest.raises(StreamError, match="was changed by somebody else"):
+        await bus.trading.put("state", b"late", expected=0)
 
 
 async def test_a_bucket_that_does_not_exist_says_what_to_run(bus: JetStreamEventBus) -> None:

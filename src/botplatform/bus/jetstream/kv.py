@@ -7,7 +7,7 @@ import base64
 import contextlib
 import json
 import logging
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import nats.errors
 from nats.aio.msg import Msg
@@ -46,14 +46,16 @@ class Bucket:
 
     async def get(self, key: str) -> Entry | None:
         """Return the value as the leader has it; None when there is none."""
-        subject = f"$KV.{self.name}.{key}"
-        found = await self._connection.api_or_none(f"STREAM.MSG.GET.KV_{self.name}", {"last_by_subj": subject})
-        if found is None:
-            return None
-        message = found["message"]
-        if "hdrs" in message and b"KV-Operation:" in base64.b64decode(message["hdrs"]):  # deleted with another tool
+        message = await self._last(key)
+        if message is None or _is_deletion(message):
             return None
         return Entry(base64.b64decode(message.get("data", "")), int(message["seq"]))
+
+    async def _last(self, key: str) -> dict[str, Any] | None:
+        """Return the newest message of a key, maybe one that says it was deleted."""
+        subject = f"$KV.{self.name}.{key}"
+        found = await self._connection.api_or_none(f"STREAM.MSG.GET.KV_{self.name}", {"last_by_subj": subject})
+        return None if found is None else found["message"]
 
     async def entries(self) -> dict[str, Entry]:
         """Return every key with its value, in one request; a follower may answer, a moment behind the leader."""
@@ -122,17 +124,16 @@ class Bucket:
 
     async def _stored_as(self, key: str, message_id: str) -> int | None:
         """Return the revision of a key when its value was stored under that id."""
-        found = await self._connection.api_or_none(
-            f"STREAM.MSG.GET.KV_{self.name}", {"last_by_subj": f"$KV.{self.name}.{key}"}
-        )
-        if found is None or message_id.encode() not in base64.b64decode(found["message"].get("hdrs", "")):
+        message = await self._last(key)
+        if message is None or message_id.encode() not in base64.b64decode(message.get("hdrs", "")):
             return None
-        return int(found["message"]["seq"])
+        return int(message["seq"])
 
     async def put(self, key: str, value: bytes, *, expected: int | None = None, message_id: str = "") -> int:
         """Store a value and return its revision; a `message_id` is stored with it.
 
-        `expected` is the revision that it replaces, 0 for none at all; None replaces whatever is there. Raises
+        `expected` is the revision that it replaces, 0 for none at all or one that was deleted; None replaces whatever
+        is there. Raises
         `StreamError` when somebody else was first, or the value is too large, and `BusError` without an answer,
         in which case it may or may not have been stored.
         """
@@ -158,6 +159,9 @@ class Bucket:
             return int(reply["seq"])
         error = reply["error"]
         if error.get("err_code") in WRONG_SEQUENCE:
+            last = await self._last(key) if expected == 0 else None
+            if last is not None and _is_deletion(last):
+                return await self.put(key, value, expected=int(last["seq"]), message_id=message_id)
             raise StreamError(
                 f"{key} in the bucket {self.name} was changed by somebody else after revision {expected}: "
                 "read it again; if it is a checkpoint, another process owns it now"
@@ -167,3 +171,8 @@ class Bucket:
             status=int(error.get("code", 0)),
             error=int(error.get("err_code", 0)),
         )
+
+
+def _is_deletion(message: dict[str, Any]) -> bool:
+    """Tell whether a message says that its key was deleted, by us or with another tool."""
+    return b"KV-Operation:" in base64.b64decode(message.get("hdrs", ""))
