@@ -12,7 +12,9 @@ from botplatform.settings import NatsSettings
 __all__ = ["check_listening"]
 
 PROBE_S: Final = 2.0
+PORTS: Final = {"ws": 80, "wss": 443}
 PORT: Final = 4222
+"""Where a server listens whose address does not say it; for websockets `PORTS`."""
 
 
 async def check_listening(settings: NatsSettings) -> None:
@@ -25,10 +27,10 @@ async def check_listening(settings: NatsSettings) -> None:
 
 async def _refused(url: str) -> bool:
     """Tell whether an address refuses connections; one that says nothing may still answer later."""
-    parts = urlsplit(url if "://" in url else f"nats://{url}")
+    host, port = _place(url)
     try:
         async with asyncio.timeout(PROBE_S):
-            _, writer = await asyncio.open_connection(parts.hostname, parts.port or PORT)
+            _, writer = await asyncio.open_connection(host, port)
     except (TimeoutError, ValueError):
         return False
     except OSError as e:
@@ -38,5 +40,10 @@ async def _refused(url: str) -> bool:
 
 
 def _address(url: str) -> str:
+    host, port = _place(url)
+    return f"{host}:{port}"
+
+
+def _place(url: str) -> tuple[str, int]:
     parts = urlsplit(url if "://" in url else f"nats://{url}")
-    return f"{parts.hostname}:{parts.port or PORT}"
+    return parts.hostname or "", parts.port or PORTS.get(parts.scheme, PORT)
