@@ -147,6 +147,8 @@ def _tidy(node: Node) -> Node:
         node["description"] = one_line(node["description"]).replace("\\|", "|")
     if node.get("type") == "object":
         node.pop("title", None)
+    if "patternProperties" in node:
+        node["additionalProperties"] = False
     kinds = node.get("anyOf", ())
     types = [kind.get("type") for kind in kinds]
     if kinds and len({*types} & _SIMPLE) == len(kinds) and not any("enum" in kind for kind in kinds):
