@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import logging
+import warnings
 from collections.abc import Iterator
 from decimal import Decimal
 from typing import Any
@@ -33,6 +34,7 @@ def _restored(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     yield
     root.handlers[:] = handlers
     root.setLevel(level)
+    logging.captureWarnings(capture=False)
 
 
 def settings(**fields: Any) -> LogSettings:
@@ -97,6 +99,17 @@ def test_a_json_record_has_the_exception_and_the_time_in_nanoseconds() -> None:
     assert record["message"] == "it failed\non two lines"
     assert "ValueError: half a pair: ?" in record["exception"]
     assert len(record["timestamp"]) == len("2023-11-14T22:13:20.000000000Z")
+
+
+def test_libraries_and_warnings_of_python_are_records_as_well() -> None:
+    stream = io.StringIO()
+    configure_logging(settings(), stream)
+    logging.getLogger("nats.aio.client").warning("slow consumer")
+    warnings.showwarning("old", DeprecationWarning, "somewhere.py", 1)
+    assert [record["logger"] for record in records(stream)] == ["nats.aio.client", "py.warnings"]
+    captured = warnings.showwarning
+    configure_logging(settings(), Terminal())
+    assert warnings.showwarning is not captured, "people see them as ever"
 
 
 def test_a_field_that_json_does_not_know_is_written_as_text() -> None:

@@ -123,12 +123,14 @@ class _OurHandler(logging.StreamHandler[TextIO]):
 def configure_logging(log: LogSettings, stream: TextIO | None = None) -> logging.Handler:
     """Send log records to a stream (default: standard error) as the settings say; return the handler.
 
-    With `format: auto`, a terminal gets text and anything else JSON lines. May be called again: the last one counts.
+    With `format: auto`, a terminal gets text and anything else JSON lines, the warnings of Python among them. May be
+    called again: the last one counts.
     """
     stream = sys.stderr if stream is None else stream
     colour = stream.isatty() and not os.environ.get("NO_COLOR")
     handler = _OurHandler(stream)
     handler.setFormatter(TextFormatter(colour=colour) if _as_text(log, stream) else JsonFormatter())
+    logging.captureWarnings(not _as_text(log, stream))
     root = logging.getLogger()
     for old in [old for old in root.handlers if isinstance(old, _OurHandler)]:
         root.removeHandler(old)

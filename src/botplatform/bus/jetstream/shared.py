@@ -12,7 +12,7 @@ import contextlib
 import json
 import logging
 from collections.abc import Callable
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import nats.errors
 from nats.aio.subscription import Subscription
@@ -24,6 +24,7 @@ from botplatform.bus.jetstream.subjects import parse_stored
 from botplatform.bus.jetstream.wire import decode
 from botplatform.core.event_bus import Delivery, DeliveryHandler
 from botplatform.core.events import Event
+from botplatform.core.log_scope import about
 from botplatform.core.tasks import end
 from botplatform.errors import BusError, InvalidEvent, StreamError
 
@@ -268,18 +269,28 @@ class SharedConsumer:
             logger.error(
                 "group %s gave up the event %d of the log at delivery %d (%s): see `botplatform dlq list`",
                 *(self.group, arrived.sequence, arrived.deliveries, why),
+                extra=_chain_of(held),
             )
             return b"+TERM " + why.encode()
         pause = pause_s(arrived.deliveries)
         logger.warning(
             "group %s: delivery %d of the event %d of the log failed (%s): again in %.1f s",
             *(self.group, arrived.deliveries, arrived.sequence, why, pause),
+            extra=_chain_of(held),
         )
         return NAK + b" " + json.dumps({"delay": round(pause * 1e9)}).encode()
 
     def _send(self, reply: str, answer: bytes) -> None:
         with contextlib.suppress(nats.errors.Error):  # lost with the connection: it comes again
             self._connection.client.send(reply, answer)
+
+
+def _chain_of(held: _Held) -> dict[str, Any]:
+    """Return what a record about it says of its chain; nothing where it is no event."""
+    try:
+        return about(_event_of(held))
+    except InvalidEvent:
+        return {}
 
 
 def _event_of(held: _Held) -> Event:
