@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -103,7 +104,8 @@ def test_numbers_and_money_arrive_as_they_were_written(helm: Any, tmp_path: Path
     assert settings.symbols == ("BTCUSDT", "1INCHUSDT")
     assert (settings.bus.max_bytes, settings.bus.tick_ttl_s) == (50_000_000_000, 1_000_000)
     assert str(settings.risk.max_order_notional) == "123456789012345678.123456789"
-    assert (settings.risk.max_price_deviation, settings.portfolio.starting_balance) == (0.0001, 1000000)
+    assert settings.risk.max_price_deviation == 0.0001
+    assert settings.portfolio.starting_balance == Decimal(1000000)
     assert settings.strategies[0].parameters == {"size": "0.10"}
     assert str(settings.instruments["BTCUSDT"].tick_size) == "0.10"
 

@@ -156,15 +156,6 @@ class NatsTls(Values):
     """A Secret with tls.crt, tls.key and ca.crt."""
 
 
-class Reloader(Values):
-    """A container beside the server that tells it when its configuration has changed."""
-
-    enabled: bool = True
-    """Whether there is one; without it, every change rolls the pods."""
-    resources: Resources = Resources(requests={"cpu": "5m", "memory": "32Mi"}, limits={"memory": "96Mi"})
-    """Requests and limits."""
-
-
 class ExternalNats(Values):
     """A NATS server elsewhere."""
 
@@ -207,8 +198,6 @@ class Nats(Placed):
     """Passwords."""
     tls: NatsTls = NatsTls()
     """TLS for clients."""
-    reloader: Reloader = Reloader()
-    """What tells it about changes."""
     termination_grace_period_seconds: Annotated[int, Field(ge=45)] = 60
     """Seconds from the first signal to SIGKILL; the lame duck takes 40."""
     pod_disruption_budget: Disruption = Disruption()
