@@ -39,6 +39,13 @@
 {{- end -}}
 {{- end -}}
 
+{{- /* A size as the NATS server reads it, in bytes. */ -}}
+{{- define "botplatform.bytes" -}}
+{{- $units := dict "" 1 "M" 1000000 "G" 1000000000 "T" 1000000000000 "Mi" 1048576 "Gi" 1073741824 "Ti" 1099511627776 -}}
+{{- $unit := regexReplaceAll "^[0-9]+" (toString .) "" | replace "B" "i" -}}
+{{- mul (regexFind "^[0-9]+" (toString .) | int64) (get $units $unit | int64) -}}
+{{- end -}}
+
 {{- define "botplatform.validateNats" -}}
 {{- $nats := .Values.nats -}}
 {{- $copies := int ((.Values.config.bus | default dict).replicas | default 1) -}}
@@ -48,6 +55,11 @@
 {{- end -}}
 {{- if gt $copies (int $nats.replicas) -}}
 {{- fail (printf "config.bus.replicas is %d, but nats.replicas is %v: the log cannot have more copies than there are servers" $copies $nats.replicas) -}}
+{{- end -}}
+{{- $bus := .Values.config.bus | default dict -}}
+{{- $wanted := mul (int64 ($bus.max_bytes | default 2147483648)) (ternary 1 2 (eq (toString $bus.by_type) "false")) -}}
+{{- if gt $wanted (include "botplatform.bytes" $nats.maxFileStore | int64) -}}
+{{- fail (printf "nats.maxFileStore is %s, but the log and its copy by type may take %d bytes together: raise it and nats.persistence.size, or lower config.bus.max_bytes" $nats.maxFileStore $wanted) -}}
 {{- end -}}
 {{- if $nats.external.url -}}
 {{- fail "nats.external.url is set, but nats.enabled is true: set it to false to use the server elsewhere" -}}
