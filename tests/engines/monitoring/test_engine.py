@@ -128,3 +128,71 @@ def test_a_restart_from_a_checkpoint_remembers_what_matters() -> None:
 def test_garbage_is_not_restored(garbage: bytes) -> None:
     with pytest.raises(StateError, match="cannot be restored"):
         engine().restore(garbage)
+
+
+DAY_S = 86_400.0
+
+
+def test_an_event_dated_in_the_future_does_not_blind_the_watch() -> None:
+    monitoring = engine()
+    said(monitoring, beat("signals", 0), beat("storage", 0))
+    assert said(monitoring, market(at_s=DAY_S), beat("signals", 5 * DAY_S)) == []
+    silent = [
+        event for second in range(1, 25) for event in (beat("storage", float(second)), market(at_s=float(second)))
+    ]
+    assert said(monitoring, *silent) == [("system.warning", "signals", "ENGINE_STALE")]
+
+
+def test_a_source_whose_clock_is_wrong_does_not_blind_it_either() -> None:
+    monitoring = engine()
+    said(monitoring, beat("signals", 0), beat("storage", 0))
+    mixed = [
+        event
+        for second in range(1, 25)
+        for event in (beat("storage", float(second)), market(at_s=DAY_S + second), beat("portfolio", float(second)))
+    ]
+    assert said(monitoring, *mixed) == [("system.warning", "signals", "ENGINE_STALE")]
+    assert monitoring.model.now_ns == beat("storage", 24).created_ns
+
+
+@pytest.mark.parametrize("apart_s", [DAY_S, -DAY_S])
+def test_another_time_is_believed_once_two_sources_agree(apart_s: float) -> None:
+    monitoring = engine()
+    said(monitoring, beat("signals", 2 * DAY_S), beat("storage", 2 * DAY_S))
+    now_s = 2 * DAY_S + apart_s
+    first = monitoring.model.now_ns
+    said(monitoring, beat("storage", now_s))
+    assert monitoring.model.now_ns == first
+    heard = said(monitoring, market(at_s=now_s + 1), beat("storage", now_s + 2))
+    assert monitoring.model.now_ns == market(at_s=now_s + 2).created_ns
+    later = said(monitoring, *[beat("storage", now_s + second) for second in range(3, 30)])
+    assert ("system.warning", "signals", "ENGINE_STALE") in heard + later
+
+
+def test_a_time_that_is_wrong_is_left_again() -> None:
+    monitoring = engine()
+    said(monitoring, beat("signals", 0), *[market(at_s=DAY_S + second) for second in range(9)])
+    assert monitoring.model.now_ns == market(at_s=DAY_S + 8).created_ns, "nobody else said anything"
+    recovered = [("system.recovery", "signals", "ENGINE_RECOVERED")]
+    assert said(monitoring, beat("storage", 20), market(at_s=20), beat("signals", 21)) == recovered
+    silent = [beat("storage", float(second)) for second in range(22, 45)]
+    assert said(monitoring, *silent) == [("system.warning", "signals", "ENGINE_STALE")]
+
+
+def test_a_doubt_survives_a_restart() -> None:
+    monitoring, again = engine(), engine()
+    said(monitoring, beat("signals", 0), beat("storage", DAY_S))
+    again.restore(monitoring.snapshot())
+    more = [market(at_s=DAY_S + 1), beat("storage", DAY_S + 2)]
+    assert said(again, *more) == said(monitoring, *more) == [("system.warning", "signals", "ENGINE_STALE")]
+    assert again.snapshot() == monitoring.snapshot()
+
+
+def test_silent_engines_are_reported_in_the_same_order_after_a_restart() -> None:
+    monitoring, again = engine(), engine()
+    said(monitoring, *(beat(name, 1000) for name in ("signals", "execution", "strategy", "portfolio")))
+    again.restore(monitoring.snapshot())
+    silent = [market(at_s=float(second)) for second in range(1001, 1020)]
+    reported = said(monitoring, *silent)
+    assert len(reported) == 4
+    assert said(again, *silent) == reported

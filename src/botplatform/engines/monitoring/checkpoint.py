@@ -8,6 +8,7 @@ import msgspec
 
 from botplatform.core.events import Event, PositionSide, TradingEvent, from_wire, to_wire
 from botplatform.engines.monitoring.model import EngineHealth, LiveModel, StrategyHealth, SymbolView
+from botplatform.engines.monitoring.now import Now
 from botplatform.engines.monitoring.trades import LegTrades
 from botplatform.errors import InvalidEvent, StateError
 from botplatform.trading.orders import Orders
@@ -45,7 +46,7 @@ class _LegEntry(msgspec.Struct, array_like=True):
 
 class _Model(msgspec.Struct):
     counts: dict[str, int]
-    now_ns: int
+    now: Now
     first_ns: int
     last_ns: int
     check_ns: int
@@ -65,7 +66,7 @@ def dump(model: LiveModel, check_ns: int) -> bytes:
     """Return the model as bytes; equal models give equal bytes."""
     state = _Model(
         counts=dict(model.counts),
-        now_ns=model.now_ns,
+        now=model.now,
         first_ns=model.first_ns,
         last_ns=model.last_ns,
         check_ns=check_ns,
@@ -93,7 +94,7 @@ def load(model: LiveModel, data: bytes) -> int:
     model.reset()
     model.account.restore(bytes(state.account))
     model.counts = defaultdict(int, state.counts)
-    model.now_ns, model.first_ns, model.last_ns = state.now_ns, state.first_ns, state.last_ns
+    model.now, model.first_ns, model.last_ns = state.now, state.first_ns, state.last_ns
     model.orders = state.orders
     found = ((name, model.orders.get(name)) for name in state.recent_orders)
     model.recent_orders = OrderedDict((name, order) for name, order in found if order is not None)

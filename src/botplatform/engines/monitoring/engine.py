@@ -19,7 +19,7 @@ class MonitoringEngine:
 
     An engine that once gave a heartbeat and then none for `stale_after_s` is reported once as `system.warning`
     (`ENGINE_STALE`), and as `system.recovery` (`ENGINE_RECOVERED`) when it is heard of again. Time is when events
-    were made (`created_ns`), of any event; monitoring never reports itself.
+    were made (`created_ns`), of any event that others agree with; monitoring never reports itself.
     """
 
     name: ClassVar[str] = "monitoring"
@@ -43,8 +43,9 @@ class MonitoringEngine:
         return self._check()
 
     def _beat(self, event: Event) -> Sequence[Output]:
-        payload = event.payload
+        payload, now_ns = event.payload, self.model.now_ns
         recovered: list[Output] = []
+        self._check_ns = min(self._check_ns, now_ns + self._stale_ns)  # the time was found to be an earlier one
         if type(payload) is SystemEvent:
             health = self.model.engines[payload.module]
             if health.stale:
@@ -57,7 +58,7 @@ class MonitoringEngine:
         now_ns = self.model.now_ns
         self._check_ns = now_ns + self._stale_ns // 4
         stale: list[Output] = []
-        for name, health in self.model.engines.items():
+        for name, health in sorted(self.model.engines.items()):  # whatever order a checkpoint has put them in
             silent_ns = now_ns - health.beat_ns
             if silent_ns > self._stale_ns and not health.stale and name != self.name:
                 health.stale = True

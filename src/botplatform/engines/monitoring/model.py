@@ -23,6 +23,7 @@ from botplatform.core.events import (
 )
 from botplatform.engines.monitoring.chains import Chains
 from botplatform.engines.monitoring.curve import EquityCurve, PriceCurve
+from botplatform.engines.monitoring.now import APART_NS, Now
 from botplatform.engines.monitoring.trades import Trades
 from botplatform.trading.account import Account
 from botplatform.trading.orders import OrderRecord, Orders
@@ -113,8 +114,7 @@ class LiveModel:
         """Forget everything; whoever holds the model goes on seeing it."""
         self.counts: defaultdict[str, int] = defaultdict(int)
         """Events by type."""
-        self.now_ns = 0
-        """When the newest event was made."""
+        self.now = Now()
         self.first_ns = 0
         """The time of the first market snapshot; 0 before."""
         self.last_ns = 0
@@ -153,6 +153,11 @@ class LiveModel:
         }
 
     @property
+    def now_ns(self) -> int:
+        """When the newest event was made; one that is far from all others does not count."""
+        return self.now.time_ns
+
+    @property
     def account(self) -> Account:
         """The account: positions at the latest marks, profit, fees, equity, drawdown."""
         return self._account
@@ -174,12 +179,17 @@ class LiveModel:
     def apply(self, event: Event) -> None:
         """Take one event into the model."""
         self.counts[event.type] += 1
-        created_ns = event.created_ns
-        if created_ns > self.now_ns:
-            self.now_ns = created_ns
-            second = created_ns // _SECOND
-            if second != self._second:
-                self._turn(second)
+        now, created_ns = self.now, event.created_ns
+        ahead_ns = created_ns - now.time_ns
+        if -APART_NS <= ahead_ns <= APART_NS:
+            now.doubts = 0
+            if ahead_ns > 0:
+                now.time_ns = created_ns
+                second = created_ns // _SECOND
+                if second != self._second:
+                    self._turn(second)
+        elif now.doubt(created_ns, event.source):
+            self._jump(created_ns)
         self._in_second += 1
         payload = event.payload
         self._folds[type(payload)](event, payload)
@@ -189,6 +199,13 @@ class LiveModel:
         if self._second:
             self._seconds.append((self._second, self._in_second))
         self._second, self._in_second = second, 0
+
+    def _jump(self, now_ns: int) -> None:
+        """Go on at another time: nobody was heard of after it, and who spoke of it first was heard of then."""
+        self._turn(now_ns // _SECOND)
+        for name, health in self.engines.items():
+            heard_ns = self.now.doubted_ns if name == self.now.doubted_source else health.beat_ns
+            health.beat_ns = min(heard_ns, now_ns)
 
     def _market(self, event: Event, payload: MarketEvent) -> None:
         view = self.symbols.get(payload.symbol)
@@ -259,7 +276,7 @@ class LiveModel:
         health = self.engines.get(payload.module)
         if health is None:
             health = self.engines[payload.module] = EngineHealth()
-        health.beat_ns = max(health.beat_ns, event.created_ns)
+        health.beat_ns = max(health.beat_ns, min(event.created_ns, self.now_ns))
         health.uptime_s, health.lag, health.instance = payload.uptime_s, payload.lag, payload.instance
         health.events_in, health.events_out = payload.events_in, payload.events_out
 
