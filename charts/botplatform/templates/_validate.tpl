@@ -56,6 +56,12 @@
 {{- if gt $copies (int $nats.replicas) -}}
 {{- fail (printf "config.bus.replicas is %d, but nats.replicas is %v: the log cannot have more copies than there are servers" $copies $nats.replicas) -}}
 {{- end -}}
+{{- $claim := printf "data-%s" (include "botplatform.name" (dict "root" . "component" "nats")) -}}
+{{- $first := lookup "v1" "PersistentVolumeClaim" .Release.Namespace (printf "%s-0" $claim) -}}
+{{- $third := lookup "v1" "PersistentVolumeClaim" .Release.Namespace (printf "%s-2" $claim) -}}
+{{- if and $nats.persistence.enabled $first (ne (empty $third) (eq (int $nats.replicas) 1)) -}}
+{{- fail (printf "nats.replicas is %v, but the volumes %s-* are those of %d: a server alone and a cluster do not read each other's streams; back up the log, delete these claims, and install again" $nats.replicas $claim (ternary 1 3 (empty $third))) -}}
+{{- end -}}
 {{- $bus := .Values.config.bus | default dict -}}
 {{- $wanted := mul (int64 ($bus.max_bytes | default 2147483648)) (ternary 1 2 (eq (toString $bus.by_type) "false")) -}}
 {{- if gt $wanted (include "botplatform.bytes" $nats.maxFileStore | int64) -}}
