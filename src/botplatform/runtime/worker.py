@@ -9,11 +9,11 @@ from typing import Final
 from msgspec.structs import replace
 
 from botplatform.bus.jetstream.setup import partition_consumer
-from botplatform.core.engine import Engine, EngineHost, Step
+from botplatform.core.engine import Engine, EngineHost, Restorable, Step
 from botplatform.core.event_bus import Conflation, Delivery, DurableEventBus, Right
 from botplatform.core.events import Event, SystemEvent
 from botplatform.core.log_scope import LogScope
-from botplatform.core.seam import Clock
+from botplatform.core.seam import Clock, derive_id
 from botplatform.errors import Fenced, StateError
 from botplatform.runtime.checkpoint import Checkpoint, Checkpoints
 from botplatform.runtime.crash_points import crash_point
@@ -111,12 +111,24 @@ class EngineWorker(PoisonHandling):
         await self._read_own_outputs()
         await self._read_letters()
         await self._finish_settling()
+        if saved is not None:
+            await self._tell_restored(saved.sequence)
         limit = self._conflate_waiting
         crash_point("takeover.after")
         conflation = Conflation(limit, self._caught_up_at) if limit else None
         await self._bus.attach(
             self.slot, self._on_delivery, after=self.sequence, right=self._right, conflation=conflation
         )
+
+    async def _tell_restored(self, sequence: int) -> None:
+        """Say what was taken over, once for each time that it is: what the log has behind it is handled next."""
+        engine, now = self.host.engine, self._clock.now_ns()
+        if isinstance(engine, Restorable):
+            own = derive_id(self.slot, "restored", sequence, now)
+            restored = engine.restored(now)
+            await self._publish(
+                [Event("state.restored", restored, self.name, timestamp_ns=now, correlation_id=own, id=own)]
+            )
 
     async def stop(self) -> None:
         """Finish the event in hand, then save the state."""

@@ -6,13 +6,13 @@ hang in the air. Only what is always traced is made again, and only of the last 
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Collection, Iterable
+from collections.abc import AsyncIterator, Collection, Iterable, Mapping
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from botplatform.core.event_bus import Delivery, matches
 from botplatform.core.events import CATALOGUE, Event, OrderEvent
 from botplatform.telemetry.call import SUBMIT
-from botplatform.telemetry.sampling import FREQUENT
+from botplatform.telemetry.sampling import ALWAYS, FREQUENT
 from botplatform.telemetry.span_ids import consumer_id, producer_id, trace_of
 from botplatform.telemetry.spans import Kind, Span, Value
 from botplatform.telemetry.turn import Place, Turn
@@ -45,6 +45,16 @@ def rare(patterns: Iterable[str]) -> list[str]:
     return [kind for kind in CATALOGUE if kind not in FREQUENT and any(matches(one, kind) for one in given)]
 
 
+def _is_traced(event: Event, found: Mapping[str, Delivery]) -> bool:
+    """Tell whether an event was traced: as far as the causes that were found say."""
+    while event.type not in ALWAYS:
+        cause = found.get(event.causation_id)
+        if cause is None:
+            return False
+        event = cause.event
+    return True
+
+
 class Recovery:
     """What earlier owners of this process's partitions may have left unsent."""
 
@@ -67,7 +77,7 @@ class Recovery:
         window = self._windows[place.group, place.partition] = _Window(since, own[-1].sequence, set())
         for delivery in found.values():
             event = delivery.event
-            if event.created_ns < since:
+            if event.created_ns < since or not _is_traced(event, found):
                 continue
             if event.source in sources:
                 self._publish_again(place, event, found, handled)

@@ -1,34 +1,30 @@
 """Which events are traced: decided at the root of a chain, and the same wherever it is asked.
 
-Ticks, and what comes of every tick, by ratio; all else always. The ratio counts on the low 56 bits of the trace id,
-which are random in every kind of id: the SDK's own sampler takes the low 64, whose first two are always 10 in a UUID.
+Ticks, and what comes of every tick, by ratio; from the decision on always; all else as what it came of. The ratio
+counts on the low 56 bits of the trace id, which are random in every kind of id: the SDK's own sampler takes the low
+64, whose first two are always 10 in a UUID.
 """
 
 from __future__ import annotations
 
 from typing import Final
 
-from botplatform.core.events import Event, SystemEvent
+from botplatform.core.events import CATALOGUE, Event
 from botplatform.telemetry.span_ids import trace_of
 
-__all__ = ["FREQUENT", "Sampler", "is_always_traced"]
+__all__ = ["ALWAYS", "FREQUENT", "Sampler"]
 
 FREQUENT: Final = frozenset(
     {"market.snapshot", "signal.snapshot", "state.snapshot", "state.restored", "system.heartbeat"}
 )
 """Types that are traced by ratio."""
-_CONFLATED: Final = "CONFLATED"
+ALWAYS: Final = frozenset(
+    kind for kind in CATALOGUE if kind == "strategy.decision" or kind.split(".")[0] in ("order", "trading")
+)
+"""Types that are traced whatever they came of."""
 _RANDOM_FROM: Final = 18
 """The digits of a trace id from here on are the low 56 bits."""
 _BITS: Final = 56
-
-
-def is_always_traced(event: Event) -> bool:
-    """Tell whether an event is traced whatever the ratio; ticks that are left out under load are told by ratio."""
-    if event.type in FREQUENT:
-        return False
-    payload = event.payload
-    return type(payload) is not SystemEvent or payload.code != _CONFLATED
 
 
 class Sampler:
@@ -42,6 +38,6 @@ class Sampler:
         """Tell whether the frequent events of a chain are traced, by its trace id."""
         return trace[_RANDOM_FROM:] < self._limit
 
-    def __call__(self, event: Event) -> bool:
-        """Tell whether an event is traced, where nothing is known of what caused it."""
-        return is_always_traced(event) or self.chain(trace_of(event))
+    def root(self, event: Event) -> bool:
+        """Tell whether an event that nothing caused is traced: frequent ones by ratio."""
+        return event.type not in FREQUENT or self.chain(trace_of(event))

@@ -76,7 +76,7 @@ def open_tracing(
     make = partial(_sender, kinds, protocol, settings.endpoint, dict(environ), system, instance, len(set(running)) == 1)
     queue = SpanQueue(make, limit=settings.queue, flush_s=settings.flush_s, clock=clock)
     _queues.append(queue)
-    tracing = Tracing(Sampler(ratio), queue.put, clock, engines=engines, nest=_nesting())
+    tracing = Tracing(Sampler(ratio), queue.put, clock, engines=engines, headers=system == "nats", nest=_nesting())
     return OpenTracing(tracing, queue, settings.stop_within_s)
 
 

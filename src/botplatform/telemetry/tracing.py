@@ -15,7 +15,7 @@ from botplatform.core.events import Event, OrderEvent, OrderStatus, SystemEvent
 from botplatform.core.seam import Clock
 from botplatform.telemetry.call import Call, Caused
 from botplatform.telemetry.recovery import Recovery
-from botplatform.telemetry.sampling import FREQUENT, Sampler, is_always_traced
+from botplatform.telemetry.sampling import ALWAYS, FREQUENT, Sampler
 from botplatform.telemetry.span_ids import client_id, consumer_id, parse_traceparent, producer_id, trace_of
 from botplatform.telemetry.spans import Failure, Kind, Link, Note, Span, Value
 from botplatform.telemetry.turn import Place, Turn
@@ -23,6 +23,8 @@ from botplatform.telemetry.turn import Place, Turn
 __all__ = ["Place", "Tracing"]
 
 MAX_ROOTS: Final = 4096
+MAX_SENT: Final = 100_000
+"""Traced events that are remembered for a bus without headers."""
 EXECUTION: Final = "execution"
 SOURCES: Final = frozenset({"market_data"})
 """Engines that publish and handle nothing."""
@@ -35,7 +37,7 @@ class Tracing:
     """The traces of one process. Its methods are called only where tracing is on.
 
     `emit` takes finished spans; `engines` are the names of all engines, because what others publish (an adapter, the
-    gateway) belongs to execution. `nest` makes a span current for instrumentation of other people's.
+    gateway) belongs to execution. `headers` says whether the bus has any: in memory there are none. `nest` makes a span current for instrumentation of other people's.
     """
 
     def __init__(
@@ -45,6 +47,7 @@ class Tracing:
         clock: Clock,
         *,
         engines: Collection[str],
+        headers: bool = True,
         nest: Callable[[str, str], AbstractContextManager[object]] | None = None,
     ) -> None:
         self.marked: set[str] = set()
@@ -57,6 +60,8 @@ class Tracing:
         self._nest = nest
         self._turns: dict[tuple[str, str], Turn] = {}
         self._roots: dict[str, str] = {}
+        self._sent: dict[str, None] = {}
+        self._headers = headers
 
     async def process(self, place: Place, delivery: Delivery, handle: Callable[[Delivery], Awaitable[object]]) -> None:
         """Have an event handled; its span ends when what came of it is in the log."""
@@ -84,14 +89,15 @@ class Tracing:
         """Find out what an event came with: whether it is traced, and under what."""
         event, headers = turn.event, delivery.headers
         if headers is None:
-            turn.sampled = self._sampler(event)
-            turn.parent = producer_id(event.id) if turn.sampled else ""
+            known = event.id in self._sent
+            turn.sampled = known or event.type in ALWAYS
+            turn.parent = producer_id(event.id) if known else ""
             return
-        if event.type in FREQUENT and b"-00\r\n" in headers:
+        if event.type not in ALWAYS and b"-00\r\n" in headers:
             return
         parent = parse_traceparent(headers)
         if parent is None or not parent.sampled:
-            turn.sampled = is_always_traced(event)
+            turn.sampled = event.type in ALWAYS
         elif parent.trace == turn.trace:
             turn.sampled, turn.parent = True, parent.span
         else:
@@ -136,41 +142,47 @@ class Tracing:
             return
         start = self.clock.now_ns()
         failure: Failure | None = None
-        self.marked.update(event.id for event, _ in traced)
+        ids = [event.id for event, _ in traced]
+        self.marked.update(ids)
+        self._remember(ids)
         try:
             await publish_all(events)
         except BaseException as e:
             failure = Failure(type(e).__name__, str(e))
             raise
         finally:
-            self.marked.difference_update(event.id for event, _ in traced)
+            self.marked.difference_update(ids)
             end = self.clock.now_ns()
             for event, parent in traced:
                 self.produced(event, parent, start, end, failure)
+
+    def _remember(self, ids: Iterable[str]) -> None:
+        """Remember what is traced, for a bus whose deliveries do not say it."""
+        if self._headers:
+            return
+        self._sent.update(dict.fromkeys(ids))
+        while len(self._sent) > MAX_SENT:
+            del self._sent[next(iter(self._sent))]
 
     def _traced(self, events: Sequence[Event]) -> Iterator[tuple[Event, str]]:
         """Find out which of the events are traced, and under what."""
         batch: set[str] | None = None
         for event in events:
-            if event.type in FREQUENT:
-                if not self._is_sampled(event, events):
-                    continue
-            elif not is_always_traced(event) and not self._is_sampled(event, events):
-                continue
-            if batch is None:
-                batch = {each.id for each in events}
-            yield event, self.parent_of(event, batch)
+            if event.type in ALWAYS or self._is_sampled(event, events):
+                if batch is None:
+                    batch = {each.id for each in events}
+                yield event, self.parent_of(event, batch)
 
-    def _is_sampled(self, event: Event, events: Iterable[Event]) -> bool:
-        """Tell whether a frequent event is traced: as what it came of is; a root by ratio, or for what is beside it."""
-        if event.causation_id:
-            turn = self._turns.get((event.causation_id, event.source))
-            if turn is not None:
-                return turn.sampled
-            return self._sampler.chain(trace_of(event))
-        if self._sampler.chain(trace_of(event)):
-            return True
-        return any(other.causation_id == event.id and is_always_traced(other) for other in events)
+    def _is_sampled(self, event: Event, beside: Sequence[Event]) -> bool:
+        """Tell whether an event is traced: as what it came of is; a root by ratio, or for what is told beside it."""
+        cause, source = event.causation_id, event.source
+        if not cause:
+            sampled = self._sampler.root(event)
+            return sampled or (len(beside) > 1 and any(_tells_of(other, event) for other in beside))
+        turn = self._turns.get((cause, source))
+        if turn is not None:
+            return turn.sampled or turn.failure is not None
+        return event.type not in FREQUENT or self._sampler.chain(trace_of(event))
 
     def is_traced(self, event: Event, group: str) -> bool:
         """Tell whether an event that a group has in hand is traced."""
@@ -260,6 +272,11 @@ class Tracing:
         return Call(
             operation, venue, order, cause, emit=self.emit, now_ns=self.clock.now_ns, called=self.recovery.called
         )
+
+
+def _tells_of(event: Event, other: Event) -> bool:
+    """Tell whether an event that is not frequent came of another one: of a tick, that the feed was silent before it."""
+    return event.causation_id == other.id and event.type not in FREQUENT
 
 
 def _upstream(event: Event) -> tuple[Note, ...]:
