@@ -56,7 +56,7 @@ def free_port() -> int:
 
 
 def scrape(port: int, accept: str) -> str:
-    with urlopen(Request(f"http://127.0.0.1:{port}/metrics", headers={"Accept": accept}), timeout=10) as answer:
+    with urlopen(Request(f"http://127.0.0.1:{port}/metrics", headers={"Accept": accept}), timeout=60) as answer:
         return str(answer.read().decode())
 
 
@@ -72,7 +72,7 @@ def seen(tmp_path_factory: pytest.TempPathFactory) -> Seen:
 
 async def watch(folder: Path) -> Seen:
     port = free_port()
-    options = (f"health.port={port}", "feed.rate=40", "notifications.channels={}", "log.format=auto")
+    options = (f"health.port={port}", "health.lag_timeout_s=30", "feed.rate=40", "log.format=auto")
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "botplatform.cli", "run", "--embedded"),
         *(part for each in options for part in ("--set", each)),
