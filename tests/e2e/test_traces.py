@@ -368,7 +368,10 @@ async def test_an_order_is_found_under_the_correlation_id_of_its_event_from_the_
     }
     (call,) = trace.named("submit paper")
     assert call.tags["span.kind"] == "client"
-    assert trace.under(call) == ["botplatform-execution: publish order.accepted", "botplatform-execution: publish order.filled"]
+    assert trace.under(call) == [
+        "botplatform-execution: publish order.accepted",
+        "botplatform-execution: publish order.filled",
+    ]
     (published,) = trace.named("publish order.filled")
     assert published.tags["messaging.system"] == "nats"
     assert published.tags["messaging.message.conversation_id"] == chain
