@@ -240,6 +240,7 @@ async def test_eight_symbols_on_eight_partitions_fire_at_once_and_the_limit_hold
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("stage", [("risk.max_account_notional=550",)], indirect=True)
 async def test_the_limit_holds_while_owners_are_killed_and_followed(stage: Stage) -> None:
     running = [await stage.execution(), await stage.execution()]

@@ -169,6 +169,7 @@ async def test_a_silent_network_that_delivers_late_loses_doubles_and_reorders_no
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 async def test_ten_silent_seconds_and_a_broken_connection_at_their_end() -> None:
     async with under_load() as (network, load):
         network.hold()
