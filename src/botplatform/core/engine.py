@@ -13,7 +13,7 @@ from typing import ClassVar, Final, NamedTuple, Protocol, TypeAlias, runtime_che
 from msgspec import Struct
 
 from botplatform.core.event_bus import matches
-from botplatform.core.events import Event, OrderEvent, Payload
+from botplatform.core.events import Event, OrderEvent, Payload, StateEvent
 from botplatform.core.seam import id_of
 from botplatform.errors import UndeclaredEvent
 
@@ -26,6 +26,7 @@ __all__ = [
     "EngineHost",
     "Output",
     "PendingEffect",
+    "Restorable",
     "Step",
     "SubmitOrder",
     "output_id",
@@ -89,6 +90,14 @@ class Engine(Protocol):
 
     def restore(self, data: bytes) -> None:
         """Replace the state by one that `snapshot` returned; raise `StateError` for anything else."""
+
+
+@runtime_checkable
+class Restorable(Protocol):
+    """An engine whose state people want to see when a process has taken it over: it publishes `state.restored`."""
+
+    def restored(self, timestamp_ns: int) -> StateEvent:
+        """Return what is held, as it was restored; the runtime publishes it, and no replay computes it."""
 
 
 def output_id(event_id: str, engine: str, index: int) -> str:

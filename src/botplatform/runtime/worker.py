@@ -123,9 +123,9 @@ class EngineWorker(PoisonHandling):
     async def _tell_restored(self, sequence: int) -> None:
         """Say what was taken over, once for each time that it is: what the log has behind it is handled next."""
         engine, now = self.host.engine, self._clock.now_ns()
-        if isinstance(engine, Restorable):
+        restored = engine.restored(now) if isinstance(engine, Restorable) else None
+        if restored is not None and (restored.positions or restored.strategies):
             own = derive_id(self.slot, "restored", sequence, now)
-            restored = engine.restored(now)
             await self._publish(
                 [Event("state.restored", restored, self.name, timestamp_ns=now, correlation_id=own, id=own)]
             )

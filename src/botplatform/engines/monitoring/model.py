@@ -259,6 +259,8 @@ class LiveModel:
 
     def _state(self, event: Event, payload: StateEvent) -> None:
         self.chains.follow(event)
+        if event.type == "state.restored":  # it says of all symbols at once what is known of each
+            return
         for name, state in payload.strategies.items():
             self.strategies.setdefault(name, {})[event.key] = StrategyHealth(state.decisions, state.stopped_reason)
 

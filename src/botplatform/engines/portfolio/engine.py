@@ -54,7 +54,7 @@ class PortfolioEngine:
 
     name: ClassVar[str] = "portfolio"
     listens: ClassVar[tuple[str, ...]] = ("order.*", "market.snapshot")
-    publishes: ClassVar[tuple[str, ...]] = ("state.updated", "state.snapshot", "system.warning")
+    publishes: ClassVar[tuple[str, ...]] = ("state.updated", "state.snapshot", "state.restored", "system.warning")
 
     def __init__(self, portfolio: PortfolioSettings) -> None:
         self.account = Account(portfolio.starting_balance)
@@ -119,6 +119,10 @@ class PortfolioEngine:
             drawdown=account.drawdown,
             state_hash="" if symbol else account.positions.state_hash(),
         )
+
+    def restored(self, timestamp_ns: int) -> StateEvent:
+        """Return the positions of all symbols, for the `state.restored` of a process that has taken them over."""
+        return self.state(timestamp_ns)
 
     def _position(self, symbol: str, mark: Decimal) -> Position:
         long, short = self.account.positions.by_symbol(symbol)

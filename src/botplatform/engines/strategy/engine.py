@@ -57,7 +57,13 @@ class StrategyEngine:
 
     name: ClassVar[str] = "strategy"
     listens: ClassVar[tuple[str, ...]] = ("market.snapshot", "signal.snapshot", "order.*", "trading.resumed")
-    publishes: ClassVar[tuple[str, ...]] = ("strategy.decision", "state.updated", "system.error", "system.warning")
+    publishes: ClassVar[tuple[str, ...]] = (
+        "strategy.decision",
+        "state.updated",
+        "state.restored",
+        "system.error",
+        "system.warning",
+    )
 
     def __init__(
         self,
@@ -189,17 +195,16 @@ class StrategyEngine:
 
     def _updated(self, name: str, desk: Desk, event: Event, cause: Cause | None = None) -> Emit:
         """Publish what a strategy holds in one symbol: it must not depend on which symbols share an instance."""
-        slot, mark = desk.slots[name], desk.mark()
-        stopped = f"{desk.symbol}: {slot.stopped_reason}" if slot.stopped_reason else ""
-        position = slot.book.position
-        legs = (
-            _published(position.long, name, desk.symbol, mark),
-            _published(position.short, name, desk.symbol, mark),
-        )
-        payload = StateEvent(
-            timestamp_ns=event.timestamp_ns, strategies={name: StrategyState(legs, stopped, slot.decisions)}
-        )
+        payload = StateEvent(timestamp_ns=event.timestamp_ns, strategies={name: _state(desk, desk.slots[name])})
         return Emit("state.updated", payload, cause, key=desk.symbol)
+
+    def restored(self, timestamp_ns: int) -> StateEvent:
+        """Return what each strategy holds in all symbols, for the `state.restored` of a process that took them over."""
+        found: dict[str, list[StrategyState]] = {}
+        for desk in self._desks.values():
+            for name, slot in desk.slots.items():
+                found.setdefault(name, []).append(_state(desk, slot))
+        return StateEvent(timestamp_ns=timestamp_ns, strategies={name: _sum(each) for name, each in found.items()})
 
     def snapshot(self) -> bytes:
         """Return the whole state; equal states give equal bytes."""
@@ -264,6 +269,24 @@ def _unanswered(intent: Intent) -> Emit:
         StrategyEngine.name, message, Severity.WARNING, "UNANSWERED", "", intent.symbol, intent.decision_id
     )
     return Emit("system.warning", payload)
+
+
+def _state(desk: Desk, slot: Slot) -> StrategyState:
+    """Return what a strategy holds in one symbol, both legs, and why it is stopped there."""
+    stopped = f"{desk.symbol}: {slot.stopped_reason}" if slot.stopped_reason else ""
+    position, mark = slot.book.position, desk.mark()
+    legs = (
+        _published(position.long, slot.name, desk.symbol, mark),
+        _published(position.short, slot.name, desk.symbol, mark),
+    )
+    return StrategyState(legs, stopped, slot.decisions)
+
+
+def _sum(states: Sequence[StrategyState]) -> StrategyState:
+    """Put together what a strategy holds in several symbols."""
+    legs = tuple(leg for state in states for leg in state.legs)
+    stopped = "; ".join(state.stopped_reason for state in states if state.stopped_reason)
+    return StrategyState(legs, stopped, sum(state.decisions for state in states))
 
 
 def _published(leg: LegView, strategy: str, symbol: str, mark: Decimal | None) -> PositionLeg:
