@@ -180,9 +180,9 @@ class Nats(Placed):
     """1, or 3 for a cluster."""
     image: Image = Image(repository="nats", tag="2.15.1-alpine")
     """Its image, 2.14 or newer."""
-    resources: Resources = Resources(requests={"cpu": "120m", "memory": "128Mi"}, limits={"memory": "512Mi"})
+    resources: Resources = Resources(requests={"cpu": "120m", "memory": "192Mi"}, limits={"memory": "1Gi"})
     """Requests and limits."""
-    go_mem_limit: str = Field("400MiB", pattern=r"^[0-9]+(KiB|MiB|GiB)$")
+    go_mem_limit: str = Field("800MiB", pattern=r"^[0-9]+(KiB|MiB|GiB)$")
     """Memory at which it collects harder; about 80 % of its limit."""
     persistence: NatsVolume = NatsVolume()
     """Its volume."""
