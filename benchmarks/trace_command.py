@@ -1,4 +1,4 @@
-"""(i) `botplatform trace` in a store of a million events: every kind of id, each call a process of its own.
+"""(j) `botplatform trace` in a store of a million events: every kind of id, each call a process of its own.
 
     .venv/bin/python benchmarks/trace_command.py [--events 1000000] [--rounds 5] [--keep FOLDER]
 
