@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from decimal import Decimal
 
+import pytest
+
+import botplatform.engines.monitoring.model as model_module
 from botplatform.core.events import (
     Event,
     NotificationEvent,
@@ -147,3 +150,16 @@ def test_heartbeats_say_how_an_engine_is() -> None:
     beat = SystemEvent("signals", uptime_s=4.0, events_in=9, events_out=8, lag=2, instance="pod-1")
     health = model(event("system.heartbeat", beat, at_s=4)).engines["signals"]
     assert (health.events_in, health.events_out, health.lag, health.instance) == (9, 8, 2, "pod-1")
+
+
+def test_no_end_of_new_symbols_and_modules_fills_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(model_module, "MAX_SYMBOLS", 3)
+    monkeypatch.setattr(model_module, "MAX_ENGINES", 3)
+    live = LiveModel()
+    for number in range(10):
+        live.apply(market(f"SYM{number}", 100.0 + number, at_s=number))
+        payload = SystemEvent(f"module-{number}")
+        live.apply(event("system.heartbeat", payload, source=payload.module, at_s=number))
+    assert list(live.symbols) == ["SYM7", "SYM8", "SYM9"]
+    assert list(live.engines) == ["module-7", "module-8", "module-9"]
+    assert live.symbols["SYM9"].price == 109.0

@@ -35,6 +35,10 @@ MAX_ALERTS: Final = 50
 MAX_RECENT_ORDERS: Final = 50
 KEEP_FINISHED: Final = 200
 """Finished orders that stay resolvable: few, because they travel in every checkpoint."""
+MAX_SYMBOLS: Final = 1_000
+"""Symbols whose prices are shown, of 80 kB each; the one that was seen first goes first."""
+MAX_ENGINES: Final = 100
+"""Modules whose heartbeats are watched; the one that fell silent first goes first."""
 RATE_WINDOW_S: Final = 5
 _SECOND: Final = 1_000_000_000
 
@@ -226,6 +230,8 @@ class LiveModel:
     def _see(self, event: Event, symbol: str) -> SymbolView:
         if not self.symbols:
             self.first_ns = event.timestamp_ns
+        elif len(self.symbols) >= MAX_SYMBOLS:
+            del self.symbols[next(iter(self.symbols))]
         view = self.symbols[symbol] = SymbolView()
         return view
 
@@ -277,6 +283,8 @@ class LiveModel:
     def _heartbeat(self, event: Event, payload: SystemEvent) -> None:
         health = self.engines.get(payload.module)
         if health is None:
+            if len(self.engines) >= MAX_ENGINES:
+                del self.engines[min(self.engines, key=lambda name: (self.engines[name].beat_ns, name))]
             health = self.engines[payload.module] = EngineHealth()
         health.beat_ns = max(health.beat_ns, min(event.created_ns, self.now_ns))
         health.uptime_s, health.lag, health.instance = payload.uptime_s, payload.lag, payload.instance

@@ -12,9 +12,9 @@ __all__ = ["Throttle", "ThrottleState", "Window"]
 
 MAX_WINDOWS: Final = 2_000
 """Rules and scopes that are remembered; the one that alerted longest ago goes first."""
-MAX_TOLD: Final = 500
-"""Contents that are remembered as told for good, in each partition; the oldest goes first. The same event never comes
-twice here: this is for the same fill told by two events, which come within seconds, and it is in each checkpoint."""
+MAX_TOLD: Final = 2_000
+"""Contents that are remembered as told for good; the oldest goes first. The same event never comes twice here: this is
+for one fill that is told by two events, which come within seconds. All of it is in each checkpoint, so it stays small."""
 
 
 class Window(msgspec.Struct):
