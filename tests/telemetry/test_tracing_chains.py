@@ -231,12 +231,12 @@ async def test_the_header_of_another_trace_is_a_link() -> None:
     assert (span.trace, span.parent, span.links) == ("a" * 32, "", (("b" * 32, "00f067aa0ba902b7"),))
 
 
-async def test_a_decision_that_nobody_traced_is_a_root_and_the_next_to_handle_it_comes_under_it() -> None:
-    by_hand = Deliveries()
+async def test_a_decision_of_a_program_that_does_not_trace_begins_in_execution_whoever_hears_of_it_first() -> None:
+    first, second = Deliveries(), Deliveries()
     decided = decision()
-    await by_hand.handle("execution", decided)
-    await by_hand.handle("storage", decided)
-    root = root_of(by_hand.told)
+    await first.handle("storage", decided)
+    await second.handle("execution", decided)
+    root = root_of([*first.told, *second.told])
     assert root.service == "execution"
 
 

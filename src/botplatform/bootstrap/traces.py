@@ -6,15 +6,21 @@ import asyncio
 import os
 from collections.abc import Collection
 from contextlib import AsyncExitStack
+from typing import Final
 
 from botplatform.bootstrap.engines import ENGINES
-from botplatform.core.seam import Clock
+from botplatform.bus.jetstream.bus import JetStreamEventBus
+from botplatform.core.seam import Clock, random_id
 from botplatform.engines.notifications.sender import AlertSender
+from botplatform.runtime.logged_bus import LoggedBus
 from botplatform.settings import Settings
 from botplatform.telemetry.setup_tracing import open_tracing
 from botplatform.telemetry.tracing import Tracing
 
-__all__ = ["trace_process"]
+__all__ = ["trace_process", "traced_bus"]
+
+OPERATOR: Final = "operator"
+"""The source of what people do."""
 
 
 def trace_process(
@@ -24,16 +30,24 @@ def trace_process(
 
     Raises `SettingsError` for `OTEL_…` variables that make no sense.
     """
+    on_log = settings.bus.backend == "jetstream"
     opened = open_tracing(
         settings.tracing,
         os.environ,
         clock,
-        engines=(*ENGINES, AlertSender.name),
+        engines=(*ENGINES, AlertSender.name, OPERATOR),
         running=running,
         instance=instance,
-        system="nats" if settings.bus.backend == "jetstream" else "memory",
+        system="nats" if on_log else "memory",
     )
     if opened is None:
         return None
     stack.push_async_callback(asyncio.to_thread, opened.close)
     return opened.tracing
+
+
+def traced_bus(settings: Settings, bus: JetStreamEventBus, clock: Clock, stack: AsyncExitStack) -> LoggedBus:
+    """Return the bus for what a person publishes: traced where tracing is on, with no log record."""
+    tracing = trace_process(settings, (OPERATOR,), random_id()[:12], clock, stack)
+    bus.say_traced(tracing.marked if tracing else ())
+    return LoggedBus(bus, lambda _: None, tracing=tracing)

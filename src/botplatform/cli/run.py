@@ -7,7 +7,7 @@ import getpass
 import signal
 import sys
 from collections.abc import AsyncIterator, Callable, Coroutine
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
@@ -15,6 +15,7 @@ from typing import Annotated, Any
 import typer
 
 from botplatform.bootstrap import ENGINES, PARTITIONED, groups, open_platform
+from botplatform.bootstrap.traces import traced_bus
 from botplatform.bus.jetstream.bus import JetStreamEventBus
 from botplatform.bus.jetstream.connection import Connection, connect_nats
 from botplatform.bus.jetstream.credentials import without_credentials
@@ -226,11 +227,13 @@ def _change(ctx: typer.Context, state: TradingState, reason: str) -> None:
 
 
 async def _change_state(settings: Settings, state: TradingState, reason: str) -> None:
-    async with await JetStreamEventBus.connect(settings.nats, settings.bus, name=OPERATOR) as bus:
-        store = BucketTradingState(bus.trading)
-        before = await change_trading_state(
-            bus, store, SystemClock(), state, reason=reason, changed_by=getpass.getuser()
+    clock = SystemClock()
+    async with AsyncExitStack() as stack:
+        bus = await stack.enter_async_context(
+            await JetStreamEventBus.connect(settings.nats, settings.bus, name=OPERATOR)
         )
+        traced, store = traced_bus(settings, bus, clock, stack), BucketTradingState(bus.trading)
+        before = await change_trading_state(traced, store, clock, state, reason=reason, changed_by=getpass.getuser())
         typer.echo(f"trading is {state.value}, it was {before.state.value}: {reason}")
 
 

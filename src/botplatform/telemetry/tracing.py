@@ -18,7 +18,7 @@ from botplatform.telemetry.recovery import Recovery
 from botplatform.telemetry.sampling import ALWAYS, FREQUENT, Sampler
 from botplatform.telemetry.span_ids import client_id, consumer_id, parse_traceparent, producer_id, trace_of
 from botplatform.telemetry.spans import Failure, Kind, Link, Note, Span, Value
-from botplatform.telemetry.turn import Place, Turn
+from botplatform.telemetry.turn import EVERYWHERE, Place, Turn
 
 __all__ = ["Place", "Tracing"]
 
@@ -91,13 +91,13 @@ class Tracing:
         if headers is None:
             known = event.id in self._sent
             turn.sampled = known or event.type in ALWAYS
-            turn.parent = producer_id(event.id) if known else ""
+            turn.parent = producer_id(event.id) if known else _begun_by(turn)
             return
         if event.type not in ALWAYS and b"-00\r\n" in headers:
             return
         parent = parse_traceparent(headers)
         if parent is None or not parent.sampled:
-            turn.sampled = event.type in ALWAYS
+            turn.sampled, turn.parent = event.type in ALWAYS, _begun_by(turn)
         elif parent.trace == turn.trace:
             turn.sampled, turn.parent = True, parent.span
         else:
@@ -272,6 +272,13 @@ class Tracing:
         return Call(
             operation, venue, order, cause, emit=self.emit, now_ns=self.clock.now_ns, called=self.recovery.called
         )
+
+
+def _begun_by(turn: Turn) -> str:
+    """Return the parent of what somebody published who does not trace: execution begins a decision's trace then."""
+    event, group = turn.event, turn.place.group
+    begins = group == EXECUTION or event.type not in ALWAYS or event.type.startswith(EVERYWHERE)
+    return "" if begins else consumer_id(event.id, EXECUTION)
 
 
 def _tells_of(event: Event, other: Event) -> bool:

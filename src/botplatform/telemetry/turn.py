@@ -9,10 +9,11 @@ from botplatform.core.events import Event
 from botplatform.telemetry.span_ids import consumer_id, trace_of
 from botplatform.telemetry.spans import Failure, Link, Note, Value
 
-__all__ = ["Place", "Turn"]
+__all__ = ["EVERYWHERE", "Place", "Turn"]
 
 
 EVERYWHERE: Final = "trading."
+"""What each partition hears of."""
 
 
 class Place(NamedTuple):
