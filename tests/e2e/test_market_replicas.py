@@ -20,7 +20,7 @@ from botplatform.core.events import Event, MarketEvent
 from botplatform.settings import load_settings
 
 SYMBOLS = tuple(f"SYM{number:02}" for number in range(12))
-PATIENCE_S = 60.0
+PATIENCE_S = 120.0
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ from botplatform.core.events import Event, OrderEvent, PositionSide, Side
 from botplatform.runtime.exchange_choice import build_remote_paper
 from botplatform.settings import load_settings
 
-PATIENCE_S = 60.0
+PATIENCE_S = 120.0
 
 
 async def start(command: str, overrides: list[str], *more: str) -> asyncio.subprocess.Process:

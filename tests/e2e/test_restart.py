@@ -21,7 +21,7 @@ from botplatform.settings import Settings, load_settings
 from botplatform.store.sqlite import SqliteEventStore
 
 SYMBOLS = "BTCUSDT,ETHUSDT"
-PATIENCE_S = 60.0
+PATIENCE_S = 120.0
 
 
 @pytest.fixture

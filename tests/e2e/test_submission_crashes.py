@@ -39,7 +39,7 @@ from botplatform.testing import intent
 from botplatform.trading.orders import Orders, client_order_id
 from botplatform.trading.positions import Positions
 
-PATIENCE_S = 60.0
+PATIENCE_S = 120.0
 LEASE_S = 0.6
 COUNT = 4
 """Partitions."""

@@ -30,7 +30,7 @@ from botplatform.testing import intent
 from botplatform.trading.orders import Orders
 from botplatform.trading.positions import Positions
 
-PATIENCE_S = 60.0
+PATIENCE_S = 120.0
 _ON_PARTITIONS = {partition(f"S{number}USDT", 16): f"S{number}USDT" for number in range(40)}
 SYMBOLS = tuple(_ON_PARTITIONS[number] for number in sorted(_ON_PARTITIONS))[:8]
 """Eight symbols on eight partitions."""

@@ -144,7 +144,7 @@ def recording(tmp_path: Path) -> Path:
     with path.open("w", newline="") as file:
         rows = csv.writer(file)
         rows.writerow(["timestamp", "id", "side", "price", "amount", "cost"])
-        for number, seen in enumerate(SyntheticMarket(("BTCUSDT",), seed=3, rate=10, start_ns=START_NS, limit=400)):
+        for number, seen in enumerate(SyntheticMarket(("BTCUSDT",), seed=3, rate=10, start_ns=START_NS, limit=200)):
             cost = seen.price * seen.volume
             rows.writerow([seen.timestamp_ns // 1_000_000, number, "buy", seen.price, seen.volume, cost])
     return path

@@ -19,7 +19,7 @@ from botplatform.runtime.replay import LogReplay
 from botplatform.settings import Settings, load_settings
 
 LOG_ID = "parity"
-SNAPSHOTS = 400
+SNAPSHOTS = 250
 
 
 @pytest.fixture

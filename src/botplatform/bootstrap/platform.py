@@ -37,7 +37,7 @@ from botplatform.engines.monitoring.engine import MonitoringEngine
 from botplatform.engines.monitoring.model import LiveModel
 from botplatform.engines.notifications.sender import AlertSender
 from botplatform.engines.signals.engine import SignalsEngine
-from botplatform.errors import SettingsError
+from botplatform.errors import BusError, SettingsError
 from botplatform.exchanges.loading import PAPER
 from botplatform.feeds.feed import paced
 from botplatform.runtime.account_ledger import AccountLedger, AccountRecords, BucketRecords, MemoryRecords
@@ -66,6 +66,9 @@ __all__ = ["Platform", "open_platform"]
 FLAT_BATCH: Final = 256
 """Snapshots published together with `feed.pace: flat`."""
 SILENCE_EVERY_S: Final = 1.0
+TAKEN_WITHIN_S: Final = 60.0
+"""Seconds after which a partition that execution does not handle here counts as another process's."""
+LOOK_S: Final = 0.01
 
 
 class Platform(NamedTuple):
@@ -372,5 +375,14 @@ class _Builder:
         group = self.runners["execution"]
         assert isinstance(group, GroupWorkers)
         divided = self.membership is not None and self.divided("execution") > 1
-        worker = group.workers[partition(snapshot.symbol, self.divided("execution")) if divided else 0]
+        place = partition(snapshot.symbol, self.divided("execution")) if divided else 0
+        try:
+            async with asyncio.timeout(TAKEN_WITHIN_S):  # all partitions are taken at the same time
+                while (worker := group.workers.get(place)) is None:
+                    await self.clock.sleep(LOOK_S)
+        except TimeoutError as e:
+            raise BusError(
+                f"partition {place} of execution was not taken by this process within {TAKEN_WITHIN_S:g} s: with "
+                "feed.pace=settled one process runs all engines, and no other runs any"
+            ) from e
         return await worker.show_market(snapshot) if isinstance(worker, ExecutionWorker) else False
