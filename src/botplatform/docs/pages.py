@@ -12,6 +12,7 @@ from botplatform.core.events import CATALOGUE, SPELLINGS, Event
 from botplatform.docs.asyncapi import asyncapi_page
 from botplatform.docs.docstrings import attributes, docstring, one_line
 from botplatform.docs.metrics_page import metrics_page
+from botplatform.docs.remedies import remedies_page
 from botplatform.docs.settings_page import settings_page
 from botplatform.docs.tables import page, table
 from botplatform.engines.execution.engine import ExecutionEngine
@@ -51,6 +52,7 @@ def pages() -> dict[str, str]:
         "errors.md": _errors(),
         "engines.md": _engines(),
         "metrics.md": metrics_page(),
+        "troubleshooting.md": remedies_page(),
         "asyncapi.yaml": asyncapi_page(ENGINES, {engine.name: heard(engine) for engine in ENGINES}),
     }
 
