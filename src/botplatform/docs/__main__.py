@@ -1,10 +1,15 @@
-"""Write the pages that are made of the code: `python -m botplatform.docs [FOLDER]`, by default into `docs`."""
+"""Write what is made of the code: `python -m botplatform.docs [FOLDER]`.
+
+With a folder, the pages into it; without, the pages into `docs`, the files of the chart, and, where Helm is installed, the
+plain manifests.
+"""
 
 from __future__ import annotations
 
 import sys
 from pathlib import Path
 
+from botplatform.docs import chart, k8s
 from botplatform.docs.pages import pages
 
 
@@ -18,4 +23,10 @@ def main(folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]) if len(sys.argv) > 1 else Path("docs"))
+    if len(sys.argv) > 1:
+        main(Path(sys.argv[1]))
+    else:
+        main(Path("docs"))
+        chart.main(Path("charts/botplatform"))
+        if k8s.find_helm() is not None:
+            k8s.main(Path())
