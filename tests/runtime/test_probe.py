@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 from pydantic import SecretStr
 
+from botplatform.audit import audit_log
 from botplatform.bootstrap import ENGINES, PARTITIONED, groups, open_platform
 from botplatform.bus.jetstream import JetStreamEventBus, connect_nats, setup
 from botplatform.bus.jetstream.permissions import PROBE_SYMBOL, as_config
@@ -73,6 +74,10 @@ async def test_a_chain_goes_through_every_engine_and_no_order_is_made_of_it(
     async with running(server, tmp_path, *ENGINES):
         first = await probed(server, tmp_path, timeout_s=30)
         second = await probed(server, tmp_path, timeout_s=30)
+        settings = settings_for("botplatform", server.url, tmp_path)
+        async with await JetStreamEventBus.connect(settings.nats, settings.bus) as bus:
+            report = await audit_log(bus, signal_sets=["default"], grace_s=5.0)
+    assert report.clean, report.to_dict()
     types = [delivery.event.type for delivery in first.events]
     assert types[:3] == ["market.snapshot", "signal.snapshot", "strategy.decision"]
     denied = next(delivery.event for delivery in first.events if delivery.event.type == "order.denied")
