@@ -167,7 +167,7 @@ def jaeger(answers: list[tuple[int, object]]) -> Iterator[str]:
 
 
 def trace_of(*operations: str) -> dict[str, object]:
-    processes = {"p1": {"serviceName": "execution"}, "p2": {"serviceName": "signals"}}
+    processes = {"p1": {"serviceName": "botplatform-execution"}, "p2": {"serviceName": "botplatform-signals"}}
     spans = [{"operationName": one, "processID": f"p{1 + at % 2}"} for at, one in enumerate(operations)]
     return {"data": [{"traceID": "abc", "spans": spans, "processes": processes}]}
 
@@ -175,24 +175,24 @@ def trace_of(*operations: str) -> dict[str, object]:
 async def test_a_trace_is_waited_for() -> None:
     answers: list[tuple[int, object]] = [(404, {}), (200, trace_of("x")), (200, trace_of("publish order.denied", "y"))]
     with jaeger(answers) as url:
-        trace = await find_trace(url, "abc", "order.denied", SystemClock(), timeout_s=20)
-    assert trace == (2, ("execution", "signals"), ("publish order.denied", "y"))
+        trace = await find_trace(url, "abc", ["execution", "signals"], SystemClock(), timeout_s=20)
+    assert trace == (2, ("botplatform-execution", "botplatform-signals"), ("publish order.denied", "y"))
 
 
 @pytest.mark.parametrize(
     ("answer", "says"),
     [
         ((404, {}), "Jaeger does not have it"),
-        ((200, trace_of("x")), "it has 1 spans, none of order.denied"),
+        ((200, trace_of("x")), "it has 1 spans, none of signals"),
         ((503, {}), "Jaeger answered 503"),
         ((200, ["no"]), "what answers is not Jaeger"),
     ],
 )
 async def test_a_trace_that_is_missing_is_said(answer: tuple[int, object], says: str) -> None:
     with jaeger([answer]) as url, pytest.raises(ProbeFailed, match=says):
-        await find_trace(url, "abc", "order.denied", SystemClock(), timeout_s=0.1)
+        await find_trace(url, "abc", ["execution", "signals"], SystemClock(), timeout_s=0.1)
 
 
 async def test_an_address_that_is_none_is_refused() -> None:
     with pytest.raises(SettingsError, match="is no address"):
-        await find_trace("jaeger:16686", "abc", "x", SystemClock(), timeout_s=1)
+        await find_trace("jaeger:16686", "abc", ["x"], SystemClock(), timeout_s=1)

@@ -22,6 +22,8 @@ __all__ = ["probe"]
 
 NEEDED: Final = ("signals", "execution")
 """The engines that the chain goes through."""
+UNSAMPLED: Final = {"signals"}
+"""Ticks are traced by ratio; from the decision on everything is."""
 
 
 def probe(
@@ -61,7 +63,8 @@ async def _probe(settings: Settings, timeout_s: float, jaeger: str, absent: Coll
     _tell(passed)
     if jaeger:
         left_s = max(1.0, (end_ns - clock.monotonic_ns()) / 1e9)
-        trace = await find_trace(jaeger, passed.correlation_id, "order.denied", clock, timeout_s=left_s)
+        traced = sorted({group.split("-")[0] for group in passed.groups} - UNSAMPLED)
+        trace = await find_trace(jaeger, passed.correlation_id, traced, clock, timeout_s=left_s)
         services = ", ".join(trace.services)
         typer.echo(f"trace    {trace.spans} spans of {services}: {jaeger.rstrip('/')}/trace/{passed.correlation_id}")
     typer.echo("passed   every engine has handled the chain, and no order was made")

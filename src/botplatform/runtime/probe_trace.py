@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import http.client
 import json
+from collections.abc import Collection
 from typing import Any, Final, NamedTuple
 from urllib.parse import urlsplit
 
@@ -30,8 +31,8 @@ class Trace(NamedTuple):
     """What the spans are called, sorted."""
 
 
-async def find_trace(url: str, trace_id: str, wanted: str, clock: Clock, *, timeout_s: float) -> Trace:
-    """Ask Jaeger until a trace has a span whose name contains `wanted`; spans arrive some seconds late.
+async def find_trace(url: str, trace_id: str, engines: Collection[str], clock: Clock, *, timeout_s: float) -> Trace:
+    """Ask Jaeger until a trace has spans of all these engines, by what their services end with; they arrive late.
 
     Raises `SettingsError` for an address that is none, and `ProbeFailed` when the time is over.
     """
@@ -42,9 +43,10 @@ async def find_trace(url: str, trace_id: str, wanted: str, clock: Clock, *, time
     while True:
         problem, trace = await asyncio.to_thread(_ask, url, trace_id)
         if trace is not None:
-            if any(wanted in operation for operation in trace.operations):
+            missing = [name for name in engines if not any(service.endswith(name) for service in trace.services)]
+            if not missing:
                 return trace
-            problem = f"it has {trace.spans} spans, none of {wanted}"
+            problem = f"it has {trace.spans} spans, none of {', '.join(missing)}"
         if clock.monotonic_ns() >= until_ns:
             raise ProbeFailed(
                 f"the trace {trace_id} was not found at {url} within {timeout_s:.0f} s ({problem}): see whether "
