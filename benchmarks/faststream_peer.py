@@ -1,6 +1,7 @@
-"""FastStream, run by `publish.py` and `consume.py` in an environment of its own; reads commands as lines of JSON.
+"""FastStream, run by `publish.py`, `consume.py` and `tracing.py` in an environment of its own; reads lines of JSON.
 
-    python3.11 -m venv faststream-venv && faststream-venv/bin/pip install 'faststream[nats]'
+    python3.11 -m venv faststream-venv
+    faststream-venv/bin/pip install 'faststream[nats]' opentelemetry-sdk opentelemetry-exporter-otlp-proto-http
 
 Each command is answered by the seconds that it took, on one line.
 """
@@ -75,12 +76,52 @@ async def consume(url: str, command: dict[str, Any]) -> float:
     return took
 
 
+async def step(url: str, command: dict[str, Any]) -> float:
+    """Consume messages, and publish one for each, everything traced by FastStream's middleware."""
+    from faststream.nats.opentelemetry import (  # type: ignore[import-not-found]  # noqa: PLC0415  # not of this environment; an extra
+        NatsTelemetryMiddleware,
+    )
+    from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter  # noqa: PLC0415  # an extra
+    from opentelemetry.sdk.trace import TracerProvider  # noqa: PLC0415  # an extra
+    from opentelemetry.sdk.trace.export import BatchSpanProcessor  # noqa: PLC0415  # an extra
+
+    provider = TracerProvider()
+    exporter = OTLPSpanExporter(command["endpoint"])
+    provider.add_span_processor(BatchSpanProcessor(exporter, 32_768, 500, 2048))
+    done, count, seen = asyncio.Event(), int(command["count"]), 0
+    broker = NatsBroker(url, middlewares=(NatsTelemetryMiddleware(tracer_provider=provider),))
+
+    @broker.subscriber(  # type: ignore[untyped-decorator]  # FastStream is not here to be checked
+        command["subject"],
+        stream=JStream(command["stream"], declare=False),
+        durable=command["durable"],
+        pull_sub=PullSub(batch_size=500),
+    )
+    async def handle(body: bytes) -> None:
+        nonlocal seen
+        await broker.publish(body, command["to"], stream=command["stream"], timeout=30)
+        seen += 1
+        if seen == count:
+            done.set()
+
+    began = time.perf_counter()
+    await broker.start()
+    await done.wait()
+    took = time.perf_counter() - began
+    await broker.stop()
+    provider.shutdown()
+    return took
+
+
+DOES = {"consume": consume, "step": step}
+
+
 async def main() -> None:
     url = sys.argv[1]
     print(version("faststream"), flush=True)
     for line in sys.stdin:
         command = json.loads(line)
-        took = await (consume if command["do"] == "consume" else publish)(url, command)
+        took = await DOES.get(command["do"], publish)(url, command)
         print(took, flush=True)
 
 
