@@ -76,7 +76,9 @@ class Autoscaling(Values):
 
     kind: Literal["hpa", "keda", "none"] = "hpa"
     """`hpa`: on CPU; `keda`: on the engine's own lag, by KEDA, which has to be installed."""
-    target_cpu_utilization_percentage: Annotated[int, Field(ge=1, le=1000, alias="targetCPUUtilizationPercentage")] = 200
+    target_cpu_utilization_percentage: Annotated[int, Field(ge=1, le=1000, alias="targetCPUUtilizationPercentage")] = (
+        200
+    )
     """Share of the requested CPU that each replica should use."""
     target_lag: Annotated[int, Field(ge=1)] = 500
     """Events waiting for each replica, with `keda`."""

@@ -93,7 +93,7 @@ def _events() -> str:
             parts += _described(kind)
     parts.append("## Enums")
     for enum in _of_module(StrEnum):
-        values = [(_code(each.default.strip("'\"")), each.doc) for each in attributes(enum)]
+        values = [(_code(each.default.strip("'\"")), each.doc) for each in attributes(enum)]  # type: ignore[arg-type]  # a class is hashable
         parts += [f"### {enum.__name__}", docstring(enum), table(("Value", "Meaning"), values)]
     return page("Events", parts)
 
@@ -118,7 +118,7 @@ def _described(kind: type[Any]) -> Sequence[str]:
 
 
 def _fields(kind: type[Any]) -> str:
-    rows = [(_code(a.name), _code(one_line(a.annotation)), _default(a.default), a.doc) for a in attributes(kind)]
+    rows = [(_code(a.name), _code(one_line(a.annotation)), _default(a.default), a.doc) for a in attributes(kind)]  # type: ignore[arg-type]  # a class is hashable
     return table(("Field", "Type", "Default", "Meaning"), rows)
 
 
