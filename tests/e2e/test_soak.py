@@ -37,8 +37,9 @@ LATE_GROWTH: Final = 1.02
 """The most that memory and blocks may grow from the third quarter to the last: what a checkpoint takes for a moment."""
 GROWTH: Final = 1.10
 """The most that they may grow from the second quarter to the last: what fills up last, and noise of the allocator."""
-SUSTAINED: Final = 0.9
-"""The least share of the ticks that has to come: on a machine that cannot keep up nothing is proved."""
+SUSTAINED: Final = 0.7
+"""The least share of the ticks that has to come. A feed gives up what a stalled machine keeps it from for longer than a
+second; with fewer ticks than this, what is bounded is not full at half time, and nothing is proved."""
 
 TRADER: Final = """
 from botplatform.strategies import Decided, Strategy, View, close_long, open_long
