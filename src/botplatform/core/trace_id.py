@@ -7,7 +7,9 @@ import re
 from functools import lru_cache
 from typing import Final
 
-__all__ = ["as_trace_id", "span_id", "trace_id"]
+from botplatform.core.events import Event
+
+__all__ = ["as_trace_id", "span_id", "trace_id", "trace_of", "traceparent"]
 
 _HEX: Final = re.compile(r"(?!0{32})[0-9a-f]{32}")
 _SPAN: Final = re.compile(r"(?!0{16})[0-9a-f]{16}")
@@ -35,3 +37,13 @@ def span_id(event_id: str) -> str:
     """Return the id of the span that publishes an event: the first 16 hex digits of its id, else those of its hash."""
     span = event_id[:16].lower()
     return span if _SPAN.fullmatch(span) else hashlib.sha256(event_id.encode()).hexdigest()[:16]
+
+
+def trace_of(event: Event) -> str:
+    """Return the trace id of an event: that of its chain; one without a chain is its own."""
+    return trace_id(event.correlation_id or event.id)
+
+
+def traceparent(event: Event, *, sampled: bool = False) -> str:
+    """Return the W3C header that shows the chain of an event, and whether its publishing is traced."""
+    return f"00-{trace_of(event)}-{span_id(event.id)}-{'01' if sampled else '00'}"

@@ -15,8 +15,7 @@ import hashlib
 import re
 from typing import Final, NamedTuple
 
-from botplatform.core.events import Event
-from botplatform.core.trace_id import span_id, trace_id
+from botplatform.core.trace_id import span_id, trace_id, trace_of, traceparent
 
 __all__ = [
     "Parent",
@@ -42,11 +41,6 @@ class Parent(NamedTuple):
     """Whether whoever sent it traces it: only then there is a span of that id."""
 
 
-def trace_of(event: Event) -> str:
-    """Return the trace id of an event: that of its chain; one without a chain is its own."""
-    return trace_id(event.correlation_id or event.id)
-
-
 producer_id: Final = span_id
 """Return the id of the span in which an event was published, by the event's id."""
 
@@ -63,11 +57,6 @@ def client_id(event_id: str, *asked: object) -> str:
 
 def _hashed(*parts: object) -> str:
     return hashlib.blake2b("\x1f".join(map(str, parts)).encode(), digest_size=8).hexdigest()
-
-
-def traceparent(event: Event, *, sampled: bool = False) -> str:
-    """Return the W3C header that shows the chain of an event, and whether its publishing is traced."""
-    return f"00-{trace_of(event)}-{producer_id(event.id)}-{'01' if sampled else '00'}"
 
 
 def parse_traceparent(headers: bytes) -> Parent | None:

@@ -47,7 +47,7 @@ class Tracing:
         clock: Clock,
         *,
         engines: Collection[str],
-        headers: bool = True,
+        headers: bool = False,
         nest: Callable[[str, str], AbstractContextManager[object]] | None = None,
     ) -> None:
         self.marked: set[str] = set()

@@ -6,9 +6,8 @@ from collections.abc import Collection
 from typing import Final
 
 from botplatform.core.events import Event, from_wire, to_wire
-from botplatform.core.trace_id import trace_id
+from botplatform.core.trace_id import trace_id, traceparent
 from botplatform.errors import InvalidEvent
-from botplatform.telemetry.span_ids import traceparent
 
 __all__ = ["Headers", "decode", "encode", "trace_id", "traceparent"]
 
