@@ -1,7 +1,7 @@
 """Chains in a real Jaeger: what separate processes send, asked for by the `correlation_id` of the order's own event.
 
 Market data, signals, strategy, execution and the venue are a process each; portfolio, storage, monitoring and
-notifications share one. Jaeger is `BOTPLATFORM_TEST_JAEGER`, or `jaeger-all-in-one` on the PATH.
+notifications share one. The everyday run asks for one chain, `pytest -m slow` for the others. Jaeger is `BOTPLATFORM_TEST_JAEGER`, or `jaeger-all-in-one` on the PATH.
 """
 
 from __future__ import annotations
@@ -379,6 +379,7 @@ async def test_an_order_is_found_under_the_correlation_id_of_its_event_from_the_
     print(trace.tree())
 
 
+@pytest.mark.slow
 async def test_a_tick_that_is_sampled_begins_the_trace_in_market_data(stage: Stage) -> None:
     async with asyncio.timeout(PATIENCE_S):
         while True:
@@ -396,6 +397,7 @@ async def test_a_tick_that_is_sampled_begins_the_trace_in_market_data(stage: Sta
     assert unsampled.roots[0].name == "process signal.snapshot"
 
 
+@pytest.mark.slow
 async def test_a_correlation_id_that_is_not_hexadecimal_is_found_by_its_hash_and_kept(stage: Stage) -> None:
     chain = await stage.show(BUY, "Bot 7: the 3rd try/é")
     await stage.until("order.filled", chain)
@@ -403,6 +405,7 @@ async def test_a_correlation_id_that_is_not_hexadecimal_is_found_by_its_hash_and
     assert {span.tags["botplatform.correlation_id"] for span in trace.named("publish order.filled")} == {chain}
 
 
+@pytest.mark.slow
 async def test_two_decisions_on_one_tick_share_their_root(stage: Stage) -> None:
     chain = await stage.show(BOTH)
     await stage.until("order.filled", chain, 2)
@@ -412,6 +415,7 @@ async def test_two_decisions_on_one_tick_share_their_root(stage: Stage) -> None:
     assert {span.parent for span in decided} == {trace.roots[0].id}
 
 
+@pytest.mark.slow
 async def test_a_fill_long_after_the_order_is_in_its_trace(stage: Stage) -> None:
     chain = await stage.show(REST)
     await stage.until("order.accepted", chain)
