@@ -16,7 +16,7 @@ from botplatform.settings_sources import NO_SETTINGS
 
 Object = dict[str, Any]
 NOT_OURS = {"OTEL_EXPORTER_OTLP_ENDPOINT", "BOTPLATFORM_CONFIG"}
-FOREIGN = {"nats", "jaeger"}
+FOREIGN = {"nats", "reloader", "jaeger"}
 """Containers with another image than the platform's."""
 
 
@@ -82,11 +82,8 @@ def test_the_container_of_an_engine_has_the_user_of_that_engine(render: Callable
         environ = variables(container)
         if container["args"][0] == "run":
             assert environ["BOTPLATFORM_NATS__USER"] == container["args"][2], place
-        assert (
-            environ.get("BOTPLATFORM_NATS__INBOX_PREFIX", "_INBOX_")
-            == "_INBOX_" + environ.get("BOTPLATFORM_NATS__USER", "")
-            or container["name"] == "reloader"
-        ), place
+        inbox = environ.get("BOTPLATFORM_NATS__INBOX_PREFIX", "_INBOX_")
+        assert inbox == "_INBOX_" + environ.get("BOTPLATFORM_NATS__USER", ""), place
 
 
 def test_numbers_and_money_arrive_as_they_were_written(helm: Any, tmp_path: Path) -> None:
@@ -132,6 +129,16 @@ def test_changed_settings_roll_the_pods_that_read_them_and_no_others(helm: Any) 
     changed = {name.removeprefix("bot-botplatform-") for name in before if before[name] != after[name]}
     assert changed >= {"market-data", "signals", "strategy", "execution", "venue", "janitor"}
     assert not {"nats", "jaeger"} & changed
+
+
+def test_a_new_image_of_the_platform_restarts_neither_the_server_nor_jaeger(helm: Any) -> None:
+    """While one server restarts, nobody publishes: a new version would be a gap in market data."""
+    before, after = (
+        {one["metadata"]["name"]: one["spec"]["template"] for one in rendered.of("Deployment", "StatefulSet")}
+        for rendered in (helm.render(), helm.render({"image": {"tag": "another"}}))
+    )
+    same = {name.removeprefix("bot-botplatform-") for name in before if before[name] == after[name]}
+    assert same == {"nats", "jaeger"}
 
 
 def test_a_changed_secret_setting_rolls_its_engine_only(helm: Any) -> None:

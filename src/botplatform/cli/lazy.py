@@ -35,7 +35,6 @@ COMMANDS: Final = {
     "reduce": Command("run", "reduce", "Let only orders pass that cut exposure, until resumed."),
     "resume": Command("run", "resume", "Let all orders pass again."),
     "permissions": Command("permissions", "permissions", "Print the NATS permissions that engines and people need."),
-    "nats-reload": Command("nats_reload", "nats_reload", "Tell a NATS server that its configuration has changed."),
     "load": Command("load", "load", "Publish a synthetic market at a steady rate."),
     "audit": Command("audit", "audit", "Count what is missing, doubled or out of order in the log."),
     "probe": Command("probe", "probe", "Send one chain through every engine, without an order, and wait for it."),

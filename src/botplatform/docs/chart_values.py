@@ -140,7 +140,7 @@ class Reloader(Values):
 
     enabled: bool = True
     """Without one, a change of users rolls the pods, and one of certificates has to be followed by a restart."""
-    resources: Resources = Resources(requests={"cpu": "5m", "memory": "32Mi"}, limits={"memory": "96Mi"})
+    resources: Resources = Resources(requests={"cpu": "5m", "memory": "16Mi"}, limits={"memory": "64Mi"})
     """Requests and limits."""
 
 
