@@ -53,6 +53,7 @@ def main() -> int:
         symbols=chosen.symbols,
         quiet_rate=chosen.quiet_rate,
         load_rate=chosen.load_rate,
+        load_target=chosen.load_target,
         load_s=chosen.load_seconds,
         rest_s=chosen.rest_seconds,
         next_tag=chosen.next_tag,
@@ -115,6 +116,9 @@ def arguments() -> argparse.Namespace:
         "--quiet-rate", type=float, default=Choices.quiet_rate, help="ticks a second and symbol (%(default)s)"
     )
     parser.add_argument("--load-rate", type=float, default=Choices.load_rate, help="the same under load (%(default)s)")
+    parser.add_argument(
+        "--load-target", type=int, default=Choices.load_target, help="CPU target of signals (%(default)s)"
+    )
     parser.add_argument(
         "--load-seconds", type=float, default=Choices.load_s, help="how long the load lasts (%(default)s)"
     )

@@ -10,11 +10,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from kube import Release, StepFailed, wait_for
-from watch import Audit, audit, audit_range, longest_silence, tap, trace
+from watch import Audit, audit, audit_range, longest_silence, tap, trace, waiting
 
 PATIENCE_S = 300.0
-SETTLING_S = 20.0
-"""Seconds between the last change and an audit: what is under way arrives."""
+UNDER_WAY = 100
+"""Events that may wait, of all groups, when the log is counted: the market does not stop for it."""
 TRADERS = ("market-data", "signals", "strategy", "execution")
 CHAIN = {
     "strategy": "publish strategy.decision",
@@ -31,8 +31,10 @@ class Choices:
     symbols: int = 40
     quiet_rate: float = 0.5
     """Snapshots a second and symbol, while nothing should scale."""
-    load_rate: float = 12.0
+    load_rate: float = 5.0
     """Snapshots a second and symbol, under load."""
+    load_target: int = 100
+    """Share in percent of the requested CPU that signals should use under load; half of the chart's default."""
     load_s: float = 120.0
     """Seconds of load after the engine has scaled."""
     rest_s: float = 90.0
@@ -53,7 +55,7 @@ class Run:
     def deploy(self, rate: float = 0.0, *arguments: str, verb: str = "upgrade", wait: bool = True) -> float:
         """Install or upgrade, with as many symbols and snapshots as asked for, and return the seconds until all is ready."""
         began = time.monotonic()
-        with values(self.choices.symbols, rate) as file:
+        with values(self.choices, rate) as file:
             chosen = ("--values", str(file)) if rate else ()
             waits = ("--wait", "--timeout", f"{PATIENCE_S * 2:.0f}s") if wait else ()
             self.release.helm(
@@ -68,14 +70,22 @@ class Run:
 
 
 @contextmanager
-def values(symbols: int, rate: float) -> Iterator[Path]:
-    """Write values with a market of so many symbols; scaling down is quick, so that it can be waited for."""
-    names = ", ".join(f"SYM{number:02}" for number in range(symbols))
-    text = (
-        f"config:\n  symbols: [{names}]\n  feed: {{rate: {rate}}}\n"
-        "autoscaling:\n  behavior:\n    scaleDown:\n      stabilizationWindowSeconds: 30\n"
-        "      policies: [{type: Pods, value: 2, periodSeconds: 15}]\n"
-    )
+def values(choices: Choices, rate: float) -> Iterator[Path]:
+    """Write values with a market of many symbols; scaling down is quick, so that it can be waited for."""
+    names = ", ".join(f"SYM{number:02}" for number in range(choices.symbols))
+    text = f"""
+config:
+  symbols: [{names}]
+  feed: {{rate: {rate}}}
+autoscaling:
+  behavior:
+    scaleDown:
+      stabilizationWindowSeconds: 30
+      policies: [{{type: Pods, value: 2, periodSeconds: 15}}]
+engines:
+  signals:
+    autoscaling: {{targetCPUUtilizationPercentage: {choices.load_target}}}
+"""
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder, "values.yaml")
         file.write_text(text)
@@ -215,7 +225,7 @@ def reinstall(run: Run) -> str:
     """Uninstall, install again under the same name, and go on where the log ended."""
     before = audit_range(run.release)
     run.release.helm("uninstall", run.release.name, "--wait", "--timeout", "300s")
-    wait_for("the pods to go", PATIENCE_S, lambda: not run.release.get("pods"))
+    wait_for("the pods to go", PATIENCE_S, lambda: not run.release.pods())
     kept = sorted(each["metadata"]["name"] for each in run.release.get("pvc"))
     took = run.deploy(run.choices.quiet_rate, verb="install")
     after = audit_range(run.release)
@@ -239,6 +249,6 @@ STEPS: dict[str, Callable[[Run], str]] = {
 
 
 def counted(run: Run) -> Audit:
-    """Let what is under way arrive, and count the whole log."""
-    time.sleep(SETTLING_S)
+    """Wait until every engine has handled what is in the log, and count the whole log."""
+    wait_for("the engines to handle the log", PATIENCE_S * 2, lambda: waiting(run.release) < UNDER_WAY, poll_s=3)
     return audit(run.release)

@@ -128,18 +128,28 @@ def audit(release: Release, after: int = 0) -> Audit:
 
 def audit_range(release: Release) -> tuple[int, int]:
     """Return the first and the last sequence of the log."""
+    state = asked(release, "$JS.API.STREAM.INFO.EVENTS")["state"]
+    return int(state["first_seq"]), int(state["last_seq"])
+
+
+def waiting(release: Release) -> int:
+    """Return how many events wait for an engine that has to answer them, in all partitions together."""
+    found = asked(release, "$JS.API.CONSUMER.LIST.EVENTS")["consumers"]
+    return sum(each["num_pending"] + each["num_ack_pending"] for each in found)
+
+
+def asked(release: Release, subject: str) -> dict[str, Any]:
+    """Ask JetStream something, as the operator."""
     with release.forwarded(f"service/{release.name_of('nats')}", 4222) as port:
-        return asyncio.run(_range(port, release.password("operator")))
+        return asyncio.run(_asked(port, release.password("operator"), subject))
 
 
-async def _range(port: int, password: str) -> tuple[int, int]:
-    client = await nats.connect(
-        f"nats://127.0.0.1:{port}", user="operator", password=password, inbox_prefix=b"_INBOX_operator"
-    )
+async def _asked(port: int, password: str, subject: str) -> dict[str, Any]:
+    prefix = b"_INBOX_operator"
+    client = await nats.connect(f"nats://127.0.0.1:{port}", user="operator", password=password, inbox_prefix=prefix)
     try:
-        answer = await client.request("$JS.API.STREAM.INFO.EVENTS", timeout=10)
-        state = json.loads(answer.data)["state"]
-        return int(state["first_seq"]), int(state["last_seq"])
+        found: dict[str, Any] = json.loads((await client.request(subject, timeout=10)).data)
+        return found
     finally:
         await client.close()
 
