@@ -6,8 +6,8 @@ An event that is not traced costs a look at its header, and no call of the SDK.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
+from contextlib import AbstractContextManager
 from typing import Any, Final
 
 from botplatform.core.event_bus import Delivery
@@ -69,13 +69,14 @@ class Tracing:
         self._come(turn, delivery)
         key = (turn.event.id, place.group)
         self._turns[key] = turn
-        nest = self._nest
-        around = nullcontext() if nest is None or not turn.sampled else nest(turn.trace, turn.span)
         try:
-            with around:
+            if turn.sampled and self._nest is not None:
+                with self._nest(turn.trace, turn.span):
+                    await handle(delivery)
+            else:
                 await handle(delivery)
         except asyncio.CancelledError:
-            turn.notes.append(Note("cancelled", self.clock.now_ns()))
+            turn.note("cancelled", self.clock.now_ns())
             raise
         except Exception as e:
             turn.failure = turn.failure or Failure(type(e).__name__, str(e))
@@ -116,9 +117,9 @@ class Tracing:
             if not parent:
                 self._begin(trace, span)
             if event.type in FREQUENT:
-                turn.notes[:0] = _upstream(event)
+                turn.notes = (*_upstream(event), *turn.notes)
         name, now, attributes = f"process {event.type}", self.clock.now_ns(), turn.attributes()
-        notes, failure = tuple(turn.notes), turn.failure
+        notes, failure = turn.notes, turn.failure
         start = event.created_ns if turn.recovered else turn.start_ns
         end = event.created_ns if turn.recovered else now
         self.emit(
@@ -136,10 +137,12 @@ class Tracing:
 
     async def publish(self, events: Sequence[Event], publish_all: PublishAll) -> None:
         """Publish, with the header that says what is traced; spans end when the log has acknowledged."""
-        traced = list(self._traced(events))
-        if not traced:
+        chosen = [event for event in events if event.type in ALWAYS or self._is_sampled(event, events)]
+        if not chosen:
             await publish_all(events)
             return
+        batch = {event.id for event in events}
+        traced = [(event, self.parent_of(event, batch)) for event in chosen]
         start = self.clock.now_ns()
         failure: Failure | None = None
         ids = [event.id for event, _ in traced]
@@ -163,15 +166,6 @@ class Tracing:
         self._sent.update(dict.fromkeys(ids))
         while len(self._sent) > MAX_SENT:
             del self._sent[next(iter(self._sent))]
-
-    def _traced(self, events: Sequence[Event]) -> Iterator[tuple[Event, str]]:
-        """Find out which of the events are traced, and under what."""
-        batch: set[str] | None = None
-        for event in events:
-            if event.type in ALWAYS or self._is_sampled(event, events):
-                if batch is None:
-                    batch = {each.id for each in events}
-                yield event, self.parent_of(event, batch)
 
     def _is_sampled(self, event: Event, beside: Sequence[Event]) -> bool:
         """Tell whether an event is traced: as what it came of is; a root by ratio, or for what is told beside it."""
@@ -259,13 +253,13 @@ class Tracing:
         if turn is not None:
             turn.failure = Failure(type(error).__name__, str(error))
             about: dict[str, Value] = {"exception.type": type(error).__name__, "exception.message": str(error)}
-            turn.notes.append(Note("dead letter", self.clock.now_ns(), about | {"botplatform.dead_letter": letter}))
+            turn.note("dead letter", self.clock.now_ns(), about | {"botplatform.dead_letter": letter})
 
     def note(self, event: Event, group: str, name: str, **attributes: Value) -> None:
         """Add something that happened to the span of an event in hand."""
         turn = self._turns.get((event.id, group))
         if turn is not None:
-            turn.notes.append(Note(name, self.clock.now_ns(), attributes))
+            turn.note(name, self.clock.now_ns(), attributes)
 
     def call(self, operation: str, venue: str, order: Any, cause: Caused) -> Call:
         """Begin a call of a venue, as a context; see `Call`."""

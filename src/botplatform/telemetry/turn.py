@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Final, NamedTuple
 
 from botplatform.core.event_bus import Delivery
@@ -12,6 +14,7 @@ from botplatform.telemetry.spans import Failure, Link, Note, Value
 __all__ = ["EVERYWHERE", "Place", "Turn"]
 
 
+NONE: Final[Mapping[str, Value]] = MappingProxyType({})
 EVERYWHERE: Final = "trading."
 """What each partition hears of."""
 
@@ -29,37 +32,27 @@ class Place(NamedTuple):
 class Turn:
     """One event in the hands of one group."""
 
-    __slots__ = (
-        "deliveries",
-        "event",
-        "failure",
-        "links",
-        "needed",
-        "notes",
-        "parent",
-        "place",
-        "recovered",
-        "sampled",
-        "sequence",
-        "start_ns",
-    )
+    sampled = False
+    """It is traced because what it came of is, or because it always is."""
+    needed = False
+    """Something that is traced came of it, so it has to be there."""
+    recovered = False
+    """An earlier owner may have made this span, and not sent it."""
+    parent = ""
+    links: tuple[Link, ...] = ()
+    notes: tuple[Note, ...] = ()
+    failure: Failure | None = None
 
     def __init__(self, delivery: Delivery, place: Place, start_ns: int) -> None:
         self.event: Event = delivery.event
         self.place = place
         self.sequence = delivery.sequence
-        self.deliveries = 2 if delivery.redelivered else 1
+        self.redelivered = delivery.redelivered
         self.start_ns = start_ns
-        self.sampled = False
-        """It is traced because what it came of is, or because it always is."""
-        self.needed = False
-        """Something that is traced came of it, so it has to be there."""
-        self.recovered = False
-        """An earlier owner may have made this span, and not sent it."""
-        self.parent = ""
-        self.links: tuple[Link, ...] = ()
-        self.notes: list[Note] = []
-        self.failure: Failure | None = None
+
+    def note(self, name: str, at_ns: int, attributes: Mapping[str, Value] = NONE) -> None:
+        """Add something that happened."""
+        self.notes = (*self.notes, Note(name, at_ns, attributes))
 
     @property
     def span(self) -> str:
@@ -81,7 +74,7 @@ class Turn:
         }
         if self.place.partition is not None:
             found["botplatform.partition"] = self.place.partition
-        if self.deliveries > 1:
+        if self.redelivered:
             found["botplatform.redelivered"] = True
         if self.recovered:
             found["botplatform.recovered"] = True
