@@ -73,7 +73,7 @@ async def publish(bus: JetStreamEventBus, settings: Settings, count: int, rate: 
     await bus.publish_all(batch)
 
 
-async def settled(bus: JetStreamEventBus, stream: str) -> None:
+async def settled(bus: JetStreamEventBus, stream: str, processes: list[asyncio.subprocess.Process]) -> None:
     """Wait until everything is handled, for as long as less and less is left."""
     left = await unhandled(bus, stream)
     while True:
@@ -81,8 +81,15 @@ async def settled(bus: JetStreamEventBus, stream: str) -> None:
             async with asyncio.timeout(PATIENCE_S):
                 await bus.wait_settled()
                 return
+        assert [process.returncode for process in processes] == [None, None], said(processes)
         before, left = left, await unhandled(bus, stream)
-        assert left < before, f"nothing was handled for {PATIENCE_S:g} s, with {left} left"
+        assert left < before, f"nothing was handled for {PATIENCE_S:g} s, with {left} left: {said(processes)}"
+
+
+def said(processes: list[asyncio.subprocess.Process]) -> str:
+    """Return the end of what the processes have said."""
+    buffers = [process.stderr._buffer for process in processes if process.stderr is not None]  # type: ignore[attr-defined]  # without waiting
+    return "\n".join(bytes(buffer).decode()[-3000:] for buffer in buffers)
 
 
 async def unhandled(bus: JetStreamEventBus, stream: str) -> int:
@@ -106,6 +113,7 @@ async def test_nothing_is_lost_doubled_or_out_of_order_when_the_server_is_killed
             f"nats.url={servers.running.url}",
             f"storage.path={tmp_path}/store.sqlite",
             "bus.checkpoint_every=100",
+            "bus.lease_s=10",  # the server is killed here, not the owners: they may be slow
             "execution.max_decision_age_s=60",
             "log.level=error",
         ]
@@ -119,7 +127,7 @@ async def test_nothing_is_lost_doubled_or_out_of_order_when_the_server_is_killed
                 await asyncio.sleep(count / rate / (kills + 1))
                 await servers.kill()
             await load
-            await settled(bus, settings.bus.stream)
+            await settled(bus, settings.bus.stream, processes)
             assert [process.returncode for process in processes] == [None, None]
             report = await audit_log(bus, grace_s=0)
             assert report.clean, report
