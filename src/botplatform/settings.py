@@ -20,6 +20,7 @@ from botplatform.settings_bus import BusSettings, NatsSettings
 from botplatform.settings_health import HealthSettings
 from botplatform.settings_section import Money, Section, Share, Symbol
 from botplatform.settings_sources import read_settings
+from botplatform.settings_storage import StorageSettings
 from botplatform.settings_tracing import TracingSettings
 from botplatform.settings_venue import VenueSettings
 
@@ -190,19 +191,6 @@ class PortfolioSettings(Section):
     """Balance that equity starts from, in the quote currency. Default: 100000."""
     snapshot_every_s: float = Field(60.0, gt=0)
     """Seconds, of event time, between two `state.snapshot`. Default: 60."""
-
-
-class StorageSettings(Section):
-    """The event store and the journal."""
-
-    path: Path = Path(".botplatform/store.sqlite")
-    """The SQLite file. Default: .botplatform/store.sqlite."""
-    events: tuple[str, ...] = ("*",)
-    """Patterns of the events to keep; `order.*` always is, for the journal. Default: all."""
-    batch: int = Field(500, ge=1, le=100_000)
-    """Events written in one transaction at most. Default: 500."""
-    flush_s: float = Field(0.5, gt=0)
-    """Seconds until a smaller batch is written. Default: 0.5."""
 
 
 class MonitoringSettings(Section):

@@ -16,6 +16,7 @@ from botplatform.runtime.group import GroupWorkers
 from botplatform.runtime.health import EngineStatus, HealthState
 from botplatform.runtime.membership import Membership
 from botplatform.runtime.process import GroupRunner, Process
+from botplatform.runtime.sink import SinkWorker
 from botplatform.runtime.trading_state import TradingStateStore
 from botplatform.runtime.worker import EngineWorker
 
@@ -93,7 +94,13 @@ def _status(group: GroupRunner, owned: Iterable[int]) -> EngineStatus:
         checkpoint_age_s={partition: worker.checkpoint_age_s for partition, worker in workers.items()},
         quarantined=sum(len(worker.aside.held) for worker in workers.values()),
         meter=group.meter,
+        stored=next((sink.stored for sink in _sinks(group) if sink.stored is not None), None),
     )
+
+
+def _sinks(group: GroupRunner) -> list[SinkWorker]:
+    workers = group.workers.values() if isinstance(group, GroupWorkers) else ()
+    return [worker for worker in workers if isinstance(worker, SinkWorker)]
 
 
 def _engine_workers(group: GroupRunner) -> dict[int, EngineWorker]:

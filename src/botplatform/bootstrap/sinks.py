@@ -31,12 +31,13 @@ def _storage(
 ) -> SinkWorker:
     """Make the worker that keeps events."""
     writes = None if tracing is None else WriteSpans(tracing, asyncio.get_running_loop())
-    sink = StorageSink.open(settings.storage, on_written=None if writes is None else writes.written)
+    sink = StorageSink.open(settings.storage, clock=clock, on_written=None if writes is None else writes.written)
     take = sink.handle_async if writes is None else writes.taking(sink.handle_async)
     worker = SinkWorker(
         "storage", bus, clock, take, after=sink.store.last_sequence, close=sink.close_async, right=right
     )
     worker.tracing = tracing
+    worker.stored = sink.meter
     return worker
 
 

@@ -64,6 +64,9 @@ ALERTS = """```yaml
 - alert: BotplatformLogFull
   expr: increase(botplatform_publish_pauses_total[10m]) > 0
   annotations: {summary: ticks wait because the log is nearly full; let `botplatform setup --watch` run}
+- alert: BotplatformStoreFull
+  expr: botplatform_store_bytes > 0.95 * (botplatform_store_limit_bytes > 0) or increase(botplatform_store_left_out_events_total[10m]) > 0
+  annotations: {summary: raise `storage.max_bytes` and the volume, or set `storage.keep_s`}
 - alert: BotplatformPublishWindowFull
   expr: avg_over_time(botplatform_publish_in_flight[5m]) > 0.9 * botplatform_publish_window > 0
 - alert: BotplatformClocksDiffer

@@ -29,6 +29,7 @@ from botplatform.runtime.facts import AccountFacts, OrderFacts
 from botplatform.runtime.health_metrics import StateCollector, Taken, new_registry
 from botplatform.runtime.http_server import Request, Response, serve_http
 from botplatform.settings_health import HealthSettings
+from botplatform.store.retention import StoreMeter
 from botplatform.telemetry.metrics import EngineMeter
 
 __all__ = ["EngineStatus", "HealthState", "group_lag", "serve_health"]
@@ -55,6 +56,8 @@ class EngineStatus:
     """Events that wait, by partition; empty while that is not known."""
     meter: EngineMeter | None = None
     """What was counted and timed; None where nothing is."""
+    stored: StoreMeter | None = None
+    """What its event store counts; None where there is none."""
 
 
 async def _no_lag() -> int:

@@ -119,6 +119,12 @@ class _Scrape:
         ):
             for partition, value in sorted(values.items()):
                 self._set(metric, value, name, str(partition))
+        if engine.stored is not None:
+            stored = engine.stored
+            self._set("store_bytes", stored.used_bytes, name)
+            self._set("store_limit_bytes", stored.max_bytes, name)
+            self._set("store_pruned_events_total", stored.pruned, name)
+            self._set("store_left_out_events_total", stored.left_out, name)
         if meter is None:
             return
         self._set("redeliveries_total", meter.redelivered, name)

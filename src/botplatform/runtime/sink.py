@@ -8,6 +8,7 @@ from botplatform.core.event_bus import Delivery, DurableEventBus, Right
 from botplatform.core.events import Event
 from botplatform.core.log_scope import LogScope
 from botplatform.core.seam import Clock
+from botplatform.store.retention import StoreMeter
 from botplatform.telemetry.metrics import EngineMeter
 from botplatform.telemetry.tracing import Place, Tracing
 
@@ -42,6 +43,8 @@ class SinkWorker:
         self.scope = LogScope(name)
         self.tracing: Tracing | None = None
         """Traces what is handled."""
+        self.stored: StoreMeter | None = None
+        """What the sink's event store counts, where it has one."""
         self.started_ns = clock.now_ns()
         self.events_in = 0
         self.events_out = 0

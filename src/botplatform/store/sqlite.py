@@ -6,7 +6,9 @@ the writer, nor it for them (write-ahead log).
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from threading import RLock
 from typing import Any, Final, Self
@@ -15,10 +17,12 @@ import msgspec
 
 from botplatform.core.event_bus import check_pattern, matches
 from botplatform.core.events import CATALOGUE, Event, OrderEvent, from_wire, to_wire
+from botplatform.core.seam import Clock
 from botplatform.core.trace_id import as_trace_id, trace_id
-from botplatform.errors import InvalidEvent, StoreError
+from botplatform.errors import InvalidEvent, StoreBusy, StoreError
 from botplatform.store import journal
 from botplatform.store.event_store import StoredEvent, StoredFill
+from botplatform.store.retention import SHORT_LIVED, Keeper, Retention, StoreMeter
 from botplatform.store.schema import connect, explained
 from botplatform.trading.orders import OrderRecord
 
@@ -34,7 +38,8 @@ _IDS_AT_ONCE: Final = 500  # bound variables of one statement
 _COLUMNS: Final = "position, sequence, body"
 _INSERT: Final = (
     "INSERT OR IGNORE INTO events (sequence, id, type, key, correlation_id, trace_id, causation_id, source, "
-    "timestamp_ns, order_id, trade_id, body) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+    "timestamp_ns, order_id, trade_id, short_lived, age_from_ns, body) "
+    "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 )
 
 
@@ -44,14 +49,27 @@ class SqliteEventStore:
     `read_only` opens an existing file for lookups. `busy_timeout_s` is how long a call waits for another process.
     What was written survives a crash of the process; with `fsync`, of the machine too, at one disk flush per
     batch. Raises `StoreError` when the file cannot be opened or is something else. Safe to use from any thread.
+
+    With a `retention`, which needs a `clock`, what is too old is deleted behind each batch; without, all is kept.
     """
 
     def __init__(
-        self, path: Path | str, *, read_only: bool = False, busy_timeout_s: float = 5.0, fsync: bool = False
+        self,
+        path: Path | str,
+        *,
+        read_only: bool = False,
+        busy_timeout_s: float = 5.0,
+        fsync: bool = False,
+        retention: tuple[Retention, Clock] | None = None,
     ) -> None:
         self.path = str(path)
+        self._keeper = None if retention is None or read_only else Keeper(retention[0], self.path)
+        self._clock = None if retention is None else retention[1]
         self._lock = RLock()
         self._connection = connect(path, read_only=read_only, busy_timeout_s=busy_timeout_s, fsync=fsync)
+        if self._keeper is not None:
+            with explained(self.path, "measure"):
+                self._keeper.measure(self._connection)
 
     def __enter__(self) -> Self:
         return self
@@ -60,26 +78,56 @@ class SqliteEventStore:
         self.close()
 
     def append(self, events: Iterable[tuple[Event, int | None]]) -> int:
-        """Keep events with their sequence in the log, all or none; return how many were new."""
-        given = list(events)
+        """Keep events with their sequence in the log, all or none; return how many were new.
+
+        A store with a largest size leaves ticks out while it is full.
+        """
+        everything = list(events)
+        given = everything if self._keeper is None else self._keeper.admit(everything)
         rows = [_row(event, sequence) for event, sequence in given]
         order_events = [event for event, _ in given if type(event.payload) is OrderEvent]
-        with self._lock, explained(self.path, "write"):
-            execute = self._connection.execute
-            execute("BEGIN IMMEDIATE")
-            try:
-                new_order_events = self._new(order_events)
-                before = self._connection.total_changes
-                self._connection.executemany(_INSERT, rows)
-                added = self._connection.total_changes - before
-                if new_order_events:
-                    journal.write(self._connection, new_order_events)
-                execute("COMMIT")
-            except BaseException:
-                if self._connection.in_transaction:
-                    execute("ROLLBACK")
-                raise
+        with self._transaction("write") as connection:
+            new_order_events = self._new(order_events)
+            before = connection.total_changes
+            connection.executemany(_INSERT, rows)
+            added = connection.total_changes - before
+            if new_order_events:
+                journal.write(connection, new_order_events)
+        if everything and self._keeper is not None and self._clock is not None:
+            self._keeper.meter.left_out += len(everything) - len(given)
+            # The newest of what came, so that nothing goes early when the log is caught up with; but no clock that is fast.
+            now_ns = min(self._clock.now_ns(), max(event.created_ns for event, _ in everything))
+            self._prune(self._keeper, now_ns, len(everything))
         return added
+
+    def _prune(self, keeper: Keeper, now_ns: int, written: int) -> None:
+        """Delete some of what is too old; the next batch does it when another process is in the way."""
+        try:
+            with self._transaction("prune") as connection:
+                keeper.prune(connection, now_ns, written)
+        except StoreBusy:
+            return
+        with self._lock, explained(self.path, "measure"):
+            keeper.measure(self._connection)
+
+    @contextmanager
+    def _transaction(self, doing: str) -> Iterator[sqlite3.Connection]:
+        """Hold the lock and a transaction, which is undone when anything is raised."""
+        with self._lock, explained(self.path, doing):
+            connection = self._connection
+            connection.execute("BEGIN IMMEDIATE")
+            try:
+                yield connection
+                connection.execute("COMMIT")
+            except BaseException:
+                if connection.in_transaction:
+                    connection.execute("ROLLBACK")
+                raise
+
+    @property
+    def meter(self) -> StoreMeter | None:
+        """What was counted for the retention; None for a store that keeps everything."""
+        return None if self._keeper is None else self._keeper.meter
 
     def _new(self, events: Sequence[Event]) -> list[Event]:
         """Return those that are not in the store yet, each once."""
@@ -269,5 +317,7 @@ def _row(event: Event, sequence: int | None) -> tuple[Any, ...]:
         event.timestamp_ns,
         None if order is None else order.order_id,
         (order.trade_id or None) if order is not None else None,
+        event.type in SHORT_LIVED,
+        event.created_ns,
         body,
     )

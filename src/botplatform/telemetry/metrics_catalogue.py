@@ -93,6 +93,21 @@ CATALOGUE: Final = tuple(
             _PLACED,
             "Time since the engine's state was saved; 0 while nothing was handled since.",
         ),
+        # the event store
+        ("store_bytes", _G, _EACH, "Bytes of the event store that are in use, without free pages."),
+        ("store_limit_bytes", _G, _EACH, "`storage.max_bytes`; 0 for no limit."),
+        (
+            "store_pruned_events_total",
+            _C,
+            _EACH,
+            "Events deleted from the store, because they were old enough or it was nearly full.",
+        ),
+        (
+            "store_left_out_events_total",
+            _C,
+            _EACH,
+            "Ticks, signals and heartbeats not written, because the store had reached its largest size.",
+        ),
         # the process and the bus
         ("ready", _G, (), "Whether the process is ready: 1 or 0."),
         ("draining", _G, (), "Whether the process is ending: 1 or 0."),

@@ -7,8 +7,10 @@ from typing import ClassVar, Final, Self
 
 from botplatform.core.event_bus import check_pattern, matches
 from botplatform.core.events import CATALOGUE, Event
+from botplatform.core.seam import Clock
 from botplatform.settings import StorageSettings
 from botplatform.store.event_store import EventStore
+from botplatform.store.retention import Retention, StoreMeter
 from botplatform.store.sqlite import SqliteEventStore
 from botplatform.store.writer import BatchWriter
 
@@ -45,15 +47,30 @@ class StorageSink:
         self._put = self._writer.put
 
     @classmethod
-    def open(cls, storage: StorageSettings, *, on_written: Callable[[int], object] | None = None) -> Self:
-        """Open the SQLite store of the settings and make the sink that writes to it; raise `StoreError` if it fails."""
-        store = SqliteEventStore(storage.path)
+    def open(
+        cls,
+        storage: StorageSettings,
+        *,
+        clock: Clock | None = None,
+        on_written: Callable[[int], object] | None = None,
+    ) -> Self:
+        """Open the SQLite store of the settings and make the sink that writes to it; raise `StoreError` if it fails.
+
+        With a clock, events are kept as long as the settings say; without, as in a backtest, for ever.
+        """
+        retention = Retention(storage.keep_ticks_s * 10**9, storage.keep_s * 10**9, storage.max_bytes)
+        store = SqliteEventStore(storage.path, retention=None if clock is None else (retention, clock))
         return cls(store, events=storage.events, batch=storage.batch, flush_s=storage.flush_s, on_written=on_written)
 
     @property
     def last_written_sequence(self) -> int:
         """The sequence of the newest event that is in the store, and all before it; 0 when there is none."""
         return self._writer.last_written_sequence
+
+    @property
+    def meter(self) -> StoreMeter | None:
+        """What the store counts of what it deletes and leaves out; None where it keeps everything."""
+        return self.store.meter if isinstance(self.store, SqliteEventStore) else None
 
     @property
     def waiting(self) -> int:

@@ -1,0 +1,388 @@
+"""Retention on a real SQLite: what goes and what stays, in bounded steps, by index, and below a largest size."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from decimal import Decimal
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import settings as tuned
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from botplatform.bus.jetstream.wire import Headers
+from botplatform.core.events import (
+    CATALOGUE,
+    ActionIntent,
+    ActionSide,
+    ActionType,
+    Event,
+    MarketEvent,
+    OrderEvent,
+    OrderStatus,
+    PositionSide,
+    Side,
+    SignalEvent,
+    StrategyEvent,
+    SystemEvent,
+)
+from botplatform.settings_storage import StorageSettings
+from botplatform.store import retention as retention_module
+from botplatform.store.retention import LASTING_QUERY, MOST, SHORT_LIVED, SHORT_QUERY, Retention
+from botplatform.store.schema import MEMORY
+from botplatform.store.sqlite import SqliteEventStore
+
+S = 10**9
+DAY = 86_400
+T0 = 1_700_000_000
+D = Decimal
+
+
+@dataclass
+class At:
+    """A clock that stands still."""
+
+    second: int = T0 + 1_000 * DAY
+
+    def now_ns(self) -> int:
+        return self.second * S
+
+    def monotonic_ns(self) -> int:
+        return self.now_ns()
+
+    async def sleep(self, seconds: float) -> None:
+        raise NotImplementedError
+
+
+def tick(second: int, chain: str = "", *, name: str = "") -> Event:
+    own = name or f"tick-{second}{chain}"
+    payload = MarketEvent("BTCUSDT", 100.0)
+    return Event("market.snapshot", payload, "feed", timestamp_ns=(T0 + second) * S, correlation_id=chain, id=own)
+
+
+def signal(second: int, chain: str) -> Event:
+    payload = SignalEvent("BTCUSDT", "default", {"rsi": 50.0})
+    moment = (T0 + second) * S
+    return Event("signal.snapshot", payload, "signals", timestamp_ns=moment, correlation_id=chain, id=f"signal-{chain}")
+
+
+def decision(second: int, chain: str) -> Event:
+    payload = StrategyEvent("hedge", "BTCUSDT", (ActionIntent(ActionType.OPEN, ActionSide.LONG, D(1)),))
+    moment = (T0 + second) * S
+    return Event("strategy.decision", payload, "strategy", timestamp_ns=moment, correlation_id=chain, id=f"do-{chain}")
+
+
+def order(second: int, chain: str, status: OrderStatus, *, cause: str = "", **fields: Any) -> Event:
+    payload = OrderEvent(
+        *(f"o-{chain}", "BTCUSDT", Side.BUY, D(1), status),
+        **{"venue": "paper", "strategy": "hedge", "position_side": PositionSide.LONG, **fields},
+    )
+    return Event(
+        f"order.{status.value.lower()}",
+        payload,
+        "paper",
+        timestamp_ns=(T0 + second) * S,
+        correlation_id=chain,
+        causation_id=cause,
+        id=f"{status.value}-{chain}",
+    )
+
+
+def filled(second: int, chain: str, *, cause: str = "") -> Event:
+    fields = {"trade_id": f"t-{chain}", "last_qty": D(1), "last_px": D(100)}
+    return order(second, chain, OrderStatus.FILLED, cause=cause, **fields)
+
+
+def warning(second: int) -> Event:
+    payload = SystemEvent("test", "later")
+    return Event("system.warning", payload, "test", timestamp_ns=(T0 + second) * S, id=f"warning-{second}")
+
+
+def opened(path: Path | str = MEMORY, clock: At | None = None, **limits: int) -> SqliteEventStore:
+    found = Retention(*(limits.get(name, 0) for name in Retention._fields))
+    return SqliteEventStore(path, retention=(found, clock or At()))
+
+
+def ids(store: SqliteEventStore) -> list[str]:
+    return [item.event.id for item in store.read()]
+
+
+def write(store: SqliteEventStore, *events: Event) -> None:
+    after = store.last_sequence()
+    store.append([(event, after + number) for number, event in enumerate(events, 1)])
+
+
+def test_the_store_and_the_log_mean_the_same_types_by_short_lived() -> None:
+    headers = Headers(77)
+    assert {kind for kind in CATALOGUE if headers._kept(kind) == "77s"} == SHORT_LIVED
+    assert {"market.snapshot", "signal.snapshot", "system.heartbeat"} == SHORT_LIVED
+
+
+def test_old_ticks_go_and_young_ones_and_all_else_stay() -> None:
+    with opened(keep_ticks_ns=DAY * S) as store:
+        write(store, tick(0), signal(1, "c"), warning(2), tick(DAY), tick(DAY + 10), warning(DAY + 10))
+        assert ids(store) == ["warning-2", f"tick-{DAY}", f"tick-{DAY + 10}", f"warning-{DAY + 10}"]
+        meter = store.meter
+        assert meter is not None
+        assert (meter.pruned, meter.left_out) == (2, 0)
+
+
+def test_the_tick_and_signal_of_an_order_stay_with_it_and_are_found_by_it() -> None:
+    chain = [tick(0, "c"), signal(0, "c"), decision(1, "c"), order(1, "c", OrderStatus.SUBMITTED), filled(90, "c")]
+    with opened(keep_ticks_ns=DAY * S) as store:
+        write(store, tick(0, "other"), *chain[:4])
+        write(store, tick(5, "other2"), chain[4])
+        write(store, tick(9 * DAY))
+        assert ids(store) == [*(event.id for event in chain), f"tick-{9 * DAY}"]
+        assert [item.event for item in store.by_correlation_id("c")] == chain
+
+
+def test_a_tick_that_is_its_own_chain_stays_with_what_came_of_it() -> None:
+    with opened(keep_ticks_ns=DAY * S) as store:
+        write(store, tick(0, name="root"), tick(0, name="plain"), decision(1, "root"), tick(9 * DAY))
+        assert ids(store) == ["root", "do-root", f"tick-{9 * DAY}"]
+
+
+def test_the_tick_that_a_fill_of_another_chain_came_of_stays() -> None:
+    with opened(keep_ticks_ns=DAY * S) as store:
+        write(store, decision(1, "c"), order(1, "c", OrderStatus.SUBMITTED), tick(50, "t"), tick(51, "u"))
+        write(store, filled(51, "c", cause="tick-50t"), tick(9 * DAY))
+        assert "tick-50t" in ids(store)
+        assert "tick-51u" not in ids(store)
+
+
+def test_without_a_limit_or_without_a_retention_everything_stays() -> None:
+    for store in (opened(), SqliteEventStore(MEMORY)):
+        with store:
+            write(store, *(tick(second * DAY) for second in range(50)))
+            assert len(ids(store)) == 50
+
+
+def test_the_newest_event_stays_so_that_positions_and_sequences_never_go_back() -> None:
+    with opened(keep_ticks_ns=DAY * S) as store:
+        write(store, tick(9 * DAY), tick(0))  # a late one came last
+        assert (store.last_position(), store.last_sequence()) == (2, 2)
+        write(store, tick(9 * DAY + 1))
+        assert (store.last_position(), store.last_sequence()) == (3, 3)
+        assert ids(store) == [f"tick-{9 * DAY}", f"tick-{9 * DAY + 1}"]
+
+
+def test_a_clock_that_is_fast_somewhere_deletes_nothing() -> None:
+    with opened(clock=At(T0 + 100), keep_ticks_ns=DAY * S) as store:
+        write(store, tick(0), tick(50), warning(400 * DAY))
+        assert len(ids(store)) == 3
+
+
+def test_catching_up_after_a_long_time_away_deletes_by_the_age_within_the_log() -> None:
+    with opened(keep_ticks_ns=60 * S) as store:
+        write(store, tick(0, "c"), signal(0, "c"))
+        write(store, decision(1, "c"))
+        write(store, tick(120))
+        assert ids(store) == ["tick-0c", "signal-c", "do-c", "tick-120"]
+
+
+def test_a_batch_deletes_a_bounded_number_and_the_next_ones_the_rest() -> None:
+    with opened(keep_ticks_ns=DAY * S) as store:
+        write(store, *(tick(second) for second in range(3_000)))
+        left = [len(ids(store))]
+        for turn in range(14):
+            write(store, warning(2 * DAY + turn))
+            left.append(len(ids(store)) - turn - 1)
+        steps = [before - after for before, after in pairwise(left)]
+        assert max(steps) == retention_module.LEAST
+        assert left[0] == 3_000
+        write(store, *(warning(2 * DAY + 100 + number) for number in range(MOST)))
+        assert not [one for one in ids(store) if one.startswith("tick")]
+
+
+def test_ticks_that_last_are_looked_at_once_and_do_not_hold_up_the_others() -> None:
+    with opened(keep_ticks_ns=DAY * S) as store:
+        for chain in range(MOST):
+            write(store, tick(chain, f"c{chain}"), decision(chain, f"c{chain}"))
+        write(store, *(tick(MOST + number) for number in range(50)))
+        for turn in range(8):
+            write(store, warning(2 * DAY + turn))
+        assert len(ids(store)) == 2 * MOST + 8
+
+
+def test_chains_go_as_a_whole_with_their_orders_when_they_have_a_limit_of_their_own() -> None:
+    with opened(keep_ticks_ns=DAY * S, keep_ns=30 * DAY * S) as store:
+        first, second = "a", "b"
+        for chain, end in ((first, 10), (second, 10 * DAY)):
+            write(store, tick(0, chain), decision(1, chain), order(1, chain, OrderStatus.SUBMITTED), filled(end, chain))
+        write(store, tick(31 * DAY))
+        assert store.by_correlation_id(first) == []
+        assert len(store.by_correlation_id(second)) == 4, "it ended later, and stays whole"
+        assert [one.order_id for one in store.orders()] == ["o-b"]
+        assert [one.order_id for one in store.fills()] == ["o-b"]
+        write(store, tick(39 * DAY))
+        assert len(store.by_correlation_id(second)) == 4
+        write(store, tick(41 * DAY))
+        assert store.by_correlation_id(second) == []
+        assert (list(store.orders()), list(store.fills())) == ([], [])
+
+
+def test_a_chain_with_an_open_order_stays_until_it_is_over() -> None:
+    with opened(keep_ticks_ns=DAY * S, keep_ns=30 * DAY * S) as store:
+        write(store, decision(1, "c"), order(1, "c", OrderStatus.SUBMITTED))
+        for day in range(40, 400, 40):
+            write(store, tick(day * DAY))
+        assert len(store.by_correlation_id("c")) == 2
+        write(store, filled(400 * DAY, "c"))
+        write(store, tick(420 * DAY))
+        assert len(store.by_correlation_id("c")) == 3
+        write(store, tick(431 * DAY))
+        assert store.by_correlation_id("c") == []
+
+
+def test_what_is_deleted_makes_room_for_what_comes() -> None:
+    with opened(keep_ticks_ns=100 * S) as store:
+        sizes: list[int] = []
+        for turn in range(30):
+            write(store, *(tick(turn * 20 + number // 10, f"{turn}-{number}") for number in range(200)))
+            sizes.append(store._rows("PRAGMA page_count")[0][0])
+        assert sizes[-1] <= 1.1 * sizes[8]
+        assert store._rows("PRAGMA integrity_check") == [("ok",)]
+
+
+def grow(store: SqliteEventStore, turns: Iterable[int], make: Callable[[int, str], Event]) -> list[int]:
+    used = []
+    for turn in turns:
+        write(store, *(make(turn * 100 + number, f"{turn}-{number}") for number in range(100)))
+        assert store.meter is not None
+        used.append(store.meter.used_bytes)
+    return used
+
+
+def test_near_the_largest_size_the_oldest_ticks_go_and_new_ones_are_taken(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    limit = 1024**2
+    with caplog.at_level(logging.WARNING), opened(keep_ticks_ns=DAY * S, max_bytes=limit) as store:
+        write(store, tick(0, "c"), decision(0, "c"))
+        used = grow(store, range(1, 80), tick)
+        assert max(used) < limit
+        assert store.meter is not None
+        assert store.meter.left_out == 0
+        assert ids(store)[:2] == ["tick-0c", "do-c"]
+        assert ids(store)[-1] == "tick-799979-99"
+    assert [record.message.count("% full") for record in caplog.records] == [1]
+
+
+def test_at_the_largest_size_ticks_are_left_out_and_orders_are_not(caplog: pytest.LogCaptureFixture) -> None:
+    limit = 1024**2
+    with caplog.at_level(logging.ERROR), opened(keep_ticks_ns=DAY * S, max_bytes=limit) as store:
+        used = grow(store, range(30), decision)
+        assert max(used) > limit
+        write(store, tick(4_000, "x"), tick(4_001, "y"), decision(4_001, "y"), filled(4_002, "z", cause="tick-4000x"))
+        assert [item.event.id for item in store.by_correlation_id("y")] == ["tick-4001y", "do-y"]
+        assert store.by_id("tick-4000x") is not None
+        write(store, tick(5_000), tick(5_001), warning(5_001))
+        meter = store.meter
+        assert meter is not None
+        assert meter.left_out == 2
+        assert ids(store)[-1] == "warning-5001"
+        assert len([one for one in ids(store) if one.startswith("do-")]) == 3_001
+    assert [record.message.count("has reached storage.max_bytes") for record in caplog.records] == [1]
+
+
+def test_a_full_store_takes_ticks_again_when_there_is_room(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = tmp_path / "store.sqlite"
+    with opened(path) as store:
+        grow(store, range(12), tick)
+        size = store.meter.used_bytes if store.meter else 0
+    with caplog.at_level(logging.WARNING), opened(path, keep_ticks_ns=DAY * S, max_bytes=size) as store:
+        write(store, tick(2_000))
+        assert store.by_id("tick-2000") is None, "full when it was opened"
+        for turn in range(4):
+            write(store, tick(2_001 + turn))
+        assert ids(store)[-1] == "tick-2004"
+    assert any("has room again" in record.message for record in caplog.records)
+
+
+def test_nothing_is_scanned_and_nothing_is_sorted() -> None:
+    with opened() as store:
+        for query in (SHORT_QUERY, LASTING_QUERY):
+            plan = [row[3] for row in store._rows(f"EXPLAIN QUERY PLAN {query}", [1, 2])]
+            assert any("SEARCH e USING INDEX events_by_age (short_lived=? AND age_from_ns<?)" in step for step in plan)
+            assert not [step for step in plan if "TEMP B-TREE" in step or step.startswith(("SCAN e", "SCAN l"))], plan
+        short = " | ".join(row[3] for row in store._rows(f"EXPLAIN QUERY PLAN {SHORT_QUERY}", [1, 2]))
+        assert "SEARCH l USING INDEX events_lasting (correlation_id=?)" in short
+        assert "SEARCH l USING INDEX events_lasting_causes (causation_id=?)" in short
+        lasting = " | ".join(row[3] for row in store._rows(f"EXPLAIN QUERY PLAN {LASTING_QUERY}", [1, 2]))
+        assert "SEARCH l USING INDEX events_lasting (correlation_id=?)" in lasting
+        assert "SEARCH o USING INDEX orders_open_chains (correlation_id=?)" in lasting
+
+
+def test_another_process_in_the_way_costs_no_event_and_pruning_waits(tmp_path: Path) -> None:
+    with opened(tmp_path / "store.sqlite", keep_ticks_ns=DAY * S) as store:
+        write(store, tick(0))
+        keeper = store._keeper
+        assert keeper is not None
+        with (
+            SqliteEventStore(tmp_path / "store.sqlite") as other,
+            other._transaction("test"),
+        ):
+            store._connection.execute("PRAGMA busy_timeout = 1")
+            store._prune(keeper, (T0 + 9 * DAY) * S, 1)
+        assert ids(store) == ["tick-0"]
+        write(store, tick(9 * DAY))
+        assert ids(store) == [f"tick-{9 * DAY}"]
+
+
+@tuned(max_examples=60, deadline=None)
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from(["tick", "signal", "decision", "submitted", "filled"]),
+            st.integers(0, 5),
+            st.integers(0, 300),
+        ),
+        max_size=40,
+    ),
+    st.integers(1, 7),
+)
+def test_whatever_came_in_whatever_batches_exactly_the_old_ticks_without_a_decision_are_gone(
+    drawn: list[tuple[str, int, int]], size: int
+) -> None:
+    makers: dict[str, Callable[[int, str], Event]] = {
+        "tick": tick,
+        "signal": signal,
+        "decision": decision,
+        "submitted": lambda second, chain: order(second, chain, OrderStatus.SUBMITTED),
+        "filled": filled,
+    }
+    # A chain is complete within the time that ticks are kept: its events are written in the order of their times.
+    drawn = sorted(drawn, key=lambda each: each[2])
+    events = [makers[kind](second, f"c{chain}") for kind, chain, second in drawn]
+    known = {event.id: event for event in reversed(events)}
+    with opened(keep_ticks_ns=301 * S) as store:
+        for start in range(0, len(events), size):
+            store.append([(event, start + number + 1) for number, event in enumerate(events[start : start + size])])
+        end = tick(450, name="end")
+        store.append([(end, 1_000)])
+        lasting = {event.correlation_id for event in known.values() if event.type not in SHORT_LIVED}
+        young = (T0 + 450 - 301) * S
+        expected = {
+            event.id
+            for event in known.values()
+            if event.type not in SHORT_LIVED or event.correlation_id in lasting or event.created_ns >= young
+        }
+        assert set(ids(store)) == {*expected, "end"}
+        assert len({one.order_id for one in store.orders()}) == len(
+            {one.payload.order_id for one in known.values() if type(one.payload) is OrderEvent}
+        )
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"keep_ticks_s": 5}, {"keep_s": 59}, {"keep_s": 3_600}, {"keep_ticks_s": 0, "keep_s": 3_600}]
+)
+def test_times_that_would_break_chains_are_refused(wrong: dict[str, int]) -> None:
+    with pytest.raises(ValidationError, match="keep_"):
+        StorageSettings.model_validate(wrong)
