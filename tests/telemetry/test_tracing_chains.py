@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
+from opentelemetry.trace import SpanContext, get_current_span
 
 from botplatform.bootstrap import ENGINES, open_platform
 from botplatform.core.event_bus import Delivery
@@ -15,7 +16,9 @@ from botplatform.core.events import Event, OrderEvent
 from botplatform.core.seam import SystemClock
 from botplatform.engines.signals.engine import SignalsEngine
 from botplatform.settings import load_settings
+from botplatform.settings_tracing import TracingSettings
 from botplatform.telemetry.sampling import ALWAYS, Sampler
+from botplatform.telemetry.setup_tracing import open_tracing
 from botplatform.telemetry.span_ids import consumer_id, producer_id, traceparent
 from botplatform.telemetry.spans import Kind, Span
 from botplatform.telemetry.tracing import Place, Tracing
@@ -269,3 +272,39 @@ async def test_a_refused_publish_is_an_error_and_goes_on_raising() -> None:
 
 def test_what_is_always_traced_can_be_told_from_the_type() -> None:
     assert all(event.type in ALWAYS for event in (decision(), order()))
+
+
+@pytest.mark.parametrize("sampled", [True, False])
+async def test_instrumentation_inside_of_a_handler_finds_the_span_where_the_chain_is_sampled(sampled: bool) -> None:
+    traces = open_tracing(
+        TracingSettings(enabled=True, stop_within_s=0),
+        {"OTEL_TRACES_EXPORTER": "console"},
+        SystemClock(),
+        engines=NAMES,
+        running=NAMES,
+        instance="i",
+    )
+    assert traces is not None
+    tick, found = market(), list[SpanContext]()
+
+    async def handle(_: Delivery) -> None:
+        found.append(get_current_span().get_span_context())
+
+    block = f"NATS/1.0\r\ntraceparent: {traceparent(tick, sampled=sampled)}\r\n\r\n".encode()
+    traces.tracing.emit = list[Span]().append
+    await traces.tracing.process(Place("signals"), Delivery(tick, 1, headers=block), handle)
+    traces.close()
+    expected = int(consumer_id(tick.id, "signals"), 16) if sampled else 0
+    assert [context.span_id for context in found] == [expected]
+    assert not get_current_span().get_span_context().is_valid
+
+
+async def test_what_is_published_is_the_same_with_tracing_and_without() -> None:
+    by_hand, given = Deliveries(ratio=1.0), [market(), decision(), order()]
+    seen: list[Event] = []
+
+    async def log(events: Iterable[Event]) -> None:
+        seen.extend(events)
+
+    await by_hand.tracing.publish(given, log)
+    assert seen == given
