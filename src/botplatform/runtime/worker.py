@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Final
@@ -27,6 +28,8 @@ from botplatform.telemetry.tracing import Place, Tracing
 __all__ = ["EngineWorker"]
 
 FENCED_WAIT_S: Final = 10.0
+TRACE_AGAIN_S: Final = 0.5
+"""Seconds that a partition may stay idle so that the spans of its dead owner are made again."""
 logger = logging.getLogger(__name__)
 
 
@@ -126,9 +129,10 @@ class EngineWorker(PoisonHandling):
         restored = engine.restored(now) if isinstance(engine, Restorable) else None
         if restored is not None and (restored.positions or restored.strategies):
             own = derive_id(self.slot, "restored", sequence, now)
-            await self._publish(
-                [Event("state.restored", restored, self.name, timestamp_ns=now, correlation_id=own, id=own)]
-            )
+            told = Event("state.restored", restored, self.name, timestamp_ns=now, correlation_id=own, id=own)
+            await self._bus.publish_all((told,))  # by no right: a beginning that waits for one could wait for ever
+            self.events_out += 1
+            self.meter.sent((told,))
 
     async def stop(self) -> None:
         """Finish the event in hand, then save the state."""
@@ -167,12 +171,16 @@ class EngineWorker(PoisonHandling):
                 yield delivery
 
     async def _trace_again(self, tracing: Tracing) -> None:
-        """Make the spans again that a dead owner may have left unsent."""
+        """Make the spans again that a dead owner may have left unsent; what goes wrong stops no partition."""
         engine = self.host.engine
         kinds = rare((*engine.listens, *engine.publishes, *self._extra_publishes()))
         after, until = max(0, self._caught_up_at - LOOK_BACK), self._caught_up_at
         log = self._bus.replay(kinds, after=after, until=until, partition=self.partition)
-        await tracing.recovery.recover(self._traced_at, self.sources(), self.sequence, log)
+        try:
+            async with asyncio.timeout(TRACE_AGAIN_S):
+                await tracing.recovery.recover(self._traced_at, self.sources(), self.sequence, log)
+        except Exception as e:  # noqa: BLE001  # TimeoutError, BusError, or a mistake: spans are missing, and no event
+            logger.warning("%s: the spans of the owner before are not made again: %s", self.slot, e or type(e).__name__)
 
     async def _recall(self, after: int) -> None:
         async for delivery in self._own_outputs(after, await self._bus.last_sequence()):

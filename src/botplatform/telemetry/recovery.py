@@ -28,6 +28,9 @@ LOOK_BACK: Final = 5_000
 """How far the log is read back for them, in events."""
 EXECUTION: Final = "execution"
 MAX_ATTEMPTS: Final = 1024
+MAX_CALLS: Final = 1024
+MAX_CAUSES: Final = 100
+"""How far causes are followed: what somebody else published may even be its own cause."""
 
 
 class _Window(NamedTuple):
@@ -47,12 +50,14 @@ def rare(patterns: Iterable[str]) -> list[str]:
 
 def _is_traced(event: Event, found: Mapping[str, Delivery]) -> bool:
     """Tell whether an event was traced: as far as the causes that were found say."""
-    while event.type not in ALWAYS:
+    for _ in range(MAX_CAUSES):
+        if event.type in ALWAYS:
+            return True
         cause = found.get(event.causation_id)
         if cause is None:
-            return False
+            break
         event = cause.event
-    return True
+    return False
 
 
 class Recovery:
@@ -87,6 +92,8 @@ class Recovery:
     def _publish_again(self, place: Place, event: Event, found: dict[str, Delivery], handled: int) -> None:
         tracing, at, window = self._tracing, event.created_ns, self._windows[place.group, place.partition]
         if event.type == "order.submitted":
+            if len(self._calls) >= MAX_CALLS:
+                del self._calls[next(iter(self._calls))]
             self._calls[event.id] = event
         cause = found.get(event.causation_id)
         beside = cause is not None and cause.event.source == event.source == place.group
