@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 
 from botplatform import testing
-from botplatform.bus.jetstream import JetStreamEventBus
+from botplatform.bus.jetstream import JetStreamEventBus, consumer
 from botplatform.bus.jetstream.consumer import BATCH
 from botplatform.bus.jetstream.lease import Lease
 from botplatform.bus.jetstream.stored import parse_ack
@@ -206,6 +206,22 @@ async def test_somebody_else_pulling_from_the_group_cannot_take_events_away(bus:
     await bus.wait_settled()
     assert stolen.pending_msgs > 0
     assert taken.ids == names(500)
+
+
+async def test_a_handler_that_is_slow_gets_each_event_once_from_the_server(
+    bus: JetStreamEventBus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing is heard of a server that is asked for nothing: that is no reason to begin again."""
+    monkeypatch.setattr(consumer, "QUIET_S", 0.1)
+    monkeypatch.setattr(consumer, "LOOK_S", 0.02)
+    await bus.publish_all(ticks(300))
+    taken = Taken(pause_s=0.005)
+    await bus.attach("everything", taken.handle)
+    begun = bus._groups["everything"]._session
+    await until(lambda: len(taken.deliveries) >= 250)
+    assert bus._groups["everything"]._session == begun
+    await bus.wait_settled()
+    assert taken.ids == names(300)
 
 
 async def test_a_consumer_that_is_deleted_under_us_is_reported(bus: JetStreamEventBus) -> None:

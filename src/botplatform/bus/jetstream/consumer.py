@@ -287,6 +287,8 @@ class GroupConsumer:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(LOOK_S):
                     await self._stale.wait()
+            if self._waiting:  # no more is asked for while there is enough to do, however long that takes
+                self._last_heard_ns = clock.monotonic_ns()
             quiet = clock.monotonic_ns() - self._last_heard_ns > QUIET_S * 1e9
             if not (self._stale.is_set() or quiet):
                 self._pull()
