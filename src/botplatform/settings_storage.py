@@ -30,11 +30,11 @@ class StorageSettings(Section):
     """Seconds that `market.*`, `signal.*` and heartbeats are kept, unless a decision or anything else came of them;
     0: for ever, else at least 60. Default: 86400 (a day)."""
     keep_s: int = Field(0, ge=0)
-    """Seconds that all else is kept, by whole chains, with their orders and fills; chains with an open order stay.
-    0: for ever, else at least 60. Default: 0."""
+    """Seconds that all else is kept, by whole chains, with their orders and fills; chains with an open order stay. At
+    `max_bytes` the oldest go sooner, down to an hour. 0: for ever, else at least 60. Default: 0."""
     max_bytes: int = Field(3 * 1024**3, ge=0)
-    """Largest size in bytes: from 90 % the oldest ticks go sooner, at 100 % new ones are left out, never orders. 0: no
-    limit. Default: 3 GiB."""
+    """Largest size in bytes: from 90 % the oldest ticks go sooner, at 100 % new ones are left out, never orders; so with
+    `keep_s: 0` orders still make it grow. 0: no limit. Default: 3 GiB."""
 
     @model_validator(mode="after")
     def check_times(self) -> StorageSettings:

@@ -236,6 +236,8 @@ def test_each_wrong_value_is_refused_with_its_place(helm: Any) -> None:
         ({"venue": {"enabled": False}}, r"venue\.enabled is false"),
         ({"nats": {"enabled": False, "external": {"url": "nats://a:4222", "auth": "nkey"}}}, r"existingSecret"),
         ({"engines": {"storage": {"replicas": 2}}}, r"engines\.storage"),
+        ({"engines": {"storage": {"persistence": {"size": "2Gi"}}}}, r"persistence\.size is 2Gi, .* 3221225472 bytes"),
+        ({"config": {"storage": {"max_bytes": 5_000_000_000}}}, r"persistence\.size is 4Gi, .* 5000000000 bytes"),
     ],
 )
 def test_values_that_contradict_each_other_are_refused_with_a_sentence(helm: Any, values: Object, says: str) -> None:

@@ -292,6 +292,15 @@ def test_at_the_largest_size_ticks_are_left_out_and_orders_are_not(caplog: pytes
     assert [record.message.count("has reached storage.max_bytes") for record in caplog.records] == [1]
 
 
+def test_at_the_largest_size_the_oldest_chains_go_sooner_where_they_have_a_limit() -> None:
+    limit = 1024**2
+    with opened(keep_ticks_ns=DAY * S, keep_ns=900 * DAY * S, max_bytes=limit) as store:
+        used = grow(store, range(200), lambda second, chain: decision(60 * second, chain))
+        assert max(used) < 1.1 * limit
+        assert used[-1] > 0.8 * limit
+        assert ids(store)[-1] == "do-199-99"
+
+
 def test_a_full_store_takes_ticks_again_when_there_is_room(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     path = tmp_path / "store.sqlite"
     with opened(path) as store:

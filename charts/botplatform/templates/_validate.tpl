@@ -96,6 +96,12 @@
 {{- if and (eq .component "storage") (or $scaled (gt (int $s.replicas) 1)) -}}
 {{- fail "engines.storage writes to SQLite: it can have one replica, and nothing may scale it" -}}
 {{- end -}}
+{{- if and (eq .component "storage") $s.persistence.enabled (not $s.persistence.existingClaim) (regexMatch "^[0-9]+([MGT]i?)?$" (toString $s.persistence.size)) -}}
+{{- $largest := (.root.Values.config.storage | default dict).max_bytes | default 3221225472 | int64 -}}
+{{- if gt $largest (include "botplatform.bytes" $s.persistence.size | int64) -}}
+{{- fail (printf "engines.storage.persistence.size is %s, but the event store may take %d bytes: raise it, or lower config.storage.max_bytes to about three quarters of it" $s.persistence.size $largest) -}}
+{{- end -}}
+{{- end -}}
 {{- if and $scaled (not $shared) -}}
 {{- fail (printf "%s.autoscaling.enabled: it has one active owner, further replicas only stand by; only market-data, signals, strategy and execution share their work" .key) -}}
 {{- end -}}

@@ -187,7 +187,7 @@ ENDINGS: Final = {
     "FENCED": "Nothing: another replica owns the partition, and this one began again. Often: leases are too short for the "
     "node (`config.bus.lease_s`), or it lacks CPU.",
     "UNKNOWN_ID": "More of the id, or another one of the chain; old ticks are in neither log nor store any more.",
-    "STORE": "Is the volume full or read-only? Enlarge it, or narrow `config.storage.events`.",
+    "STORE": "Is the volume full or read-only? Enlarge it, and set `config.storage.max_bytes` below it; `config.storage.keep_s` limits orders too.",
     "STORE_BUSY": "Two processes have the same file: storage runs one replica.",
     "PROBE": "The sentence names what did not answer: `kubectl get pods`, then its log.",
     "MISSING_EXTRA": "Build the image with the extra that the sentence names.",

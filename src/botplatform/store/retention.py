@@ -3,7 +3,8 @@
 Ticks, signals and heartbeats are deleted when they are old enough, unless their chain has anything else: a decision
 and what came of it keep the tick and the signal that led to it. Each is looked at once, when it is old enough: then it
 is deleted, or marked as lasting. Near the largest size the oldest go sooner; at it, new ones are left out. Orders,
-decisions and state are never left out, and deleted only when a limit of their own says so, chain by chain.
+decisions and state are never left out, and deleted only when there is a limit for them too, by whole chains; then the
+oldest go sooner at the largest size, which so holds whatever the rates are.
 
 Rows are deleted in transactions of at most `MOST` rows, behind each batch that is written, about twice as many as came:
 the file stops growing, because SQLite takes freed pages first. It does not shrink (`auto_vacuum` is off): moving pages
@@ -31,6 +32,8 @@ LEAST: Final = 200
 """Rows that are looked at behind a batch, however small it was, so that arrears are made up."""
 GRACE_S: Final = 60
 """Seconds for which a tick is kept in any case: its decision may still be on its way."""
+LASTING_GRACE_S: Final = 3_600
+"""Seconds for which a finished chain is kept in any case, once there is a limit for them at all."""
 PRUNE_AT: Final = 0.9
 """Share of the largest size from which the oldest ticks go sooner than `keep_ticks_s`."""
 CALM_AT: Final = 0.85
@@ -76,7 +79,7 @@ class Retention(NamedTuple):
     keep_ticks_ns: int = 0
     """Nanoseconds for which ticks, signals and heartbeats are kept; at least `GRACE_S`."""
     keep_ns: int = 0
-    """Nanoseconds for which all else is kept; chains with an open order stay."""
+    """Nanoseconds for which all else is kept; chains with an open order stay. At the largest size they go sooner."""
     max_bytes: int = 0
     """Bytes in use from which ticks, signals and heartbeats are left out."""
 
@@ -151,8 +154,9 @@ class Keeper:
             self._full = True
             logger.error(
                 "the event store %s has reached storage.max_bytes, %d bytes: ticks are left out and counted, orders are "
-                "not; raise it together with the volume, or set storage.keep_s",
+                "not%s; raise it together with the volume, or set or lower storage.keep_s",
                 *(self._path, largest),
+                ", but the oldest chains are deleted before storage.keep_s" if self._retention.keep_ns else "",
             )
 
     def _say_early(self, share: float) -> None:
@@ -169,8 +173,10 @@ class Keeper:
         keep_ticks_ns = GRACE_S * 10**9 if self._early else self._retention.keep_ticks_ns
         if keep_ticks_ns:
             self.meter.pruned += _prune_short(connection, now_ns - keep_ticks_ns, limit)
-        if self._retention.keep_ns:
-            self.meter.pruned += _prune_lasting(connection, now_ns, self._retention.keep_ns, limit)
+        keep_ns = self._retention.keep_ns
+        if keep_ns:
+            keep_ns = min(keep_ns, LASTING_GRACE_S * 10**9) if self._full else keep_ns
+            self.meter.pruned += _prune_lasting(connection, now_ns, keep_ns, limit)
 
 
 def _prune_short(connection: sqlite3.Connection, before_ns: int, limit: int) -> int:
