@@ -9,6 +9,7 @@ from botplatform.core.events import MarketEvent
 from botplatform.core.seam import SimulatedClock, SystemClock
 from botplatform.errors import FeedError, SettingsError
 from botplatform.feeds import Pace, paced
+from botplatform.feeds.synthetic import SyntheticMarket
 
 S = 10**9
 START_NS = 1_700_000_000 * S
@@ -35,6 +36,16 @@ async def due(pace: Pace, clock: SimulatedClock, speed: float, *offsets_s: float
 
 async def test_real_keeps_the_recorded_distances() -> None:
     assert await due("real", SimulatedClock(5 * S), 1.0, 0, 1, 1, 3.5) == [0, 1, 1, 3.5]
+
+
+async def test_a_market_that_begins_now_is_never_ahead_of_the_clock() -> None:
+    """Or whoever takes it over from another process would go back behind what that published already."""
+    clock = SimulatedClock(START_NS)
+    market = SyntheticMarket(("A", "B"), seed=1, rate=0.5, start_ns=START_NS, limit=20)
+    async for snapshot in paced(market, clock=clock, begin_ns=START_NS):
+        assert clock.now_ns() >= snapshot.timestamp_ns
+        clock.advance_to(clock.now_ns() + S // 100)
+    assert clock.now_ns() > START_NS + 9 * 2 * S
 
 
 async def test_real_is_as_many_times_faster_as_asked() -> None:

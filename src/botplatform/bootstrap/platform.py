@@ -353,9 +353,11 @@ class _Builder:
             return None
         chosen = settings.model_copy(update={"symbols": mine})
         engine = build_market_data(chosen, self.log_id, ownership.epoch)
+        start_ns = self.clock.now_ns()
         snapshots = paced(
-            build_feed(chosen, self.clock.now_ns()),
+            build_feed(chosen, start_ns),
             clock=self.clock,
+            begin_ns=start_ns if feed.kind == "synthetic" else 0,
             pace=feed.pace,
             speed=feed.speed,
             settled=self.bus.wait_settled,

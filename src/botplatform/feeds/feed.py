@@ -25,18 +25,20 @@ async def paced(
     pace: Pace = "real",
     speed: float = 1.0,
     settled: Callable[[], Awaitable[object]] | None = None,
+    begin_ns: int = 0,
 ) -> AsyncGenerator[MarketEvent]:
     """Hand out snapshots at a pace.
 
     `real`: at the distances of their timestamps, `speed` times faster, by a schedule that does not drift;
-    after a stop of the machine at most `MAX_CATCH_UP_S` are made up for. `flat`: flat out, with a turn for
+    the first one at once, or as long after `begin_ns` as its timestamp says: a live market's is never handed out
+    before its time. After a stop of the machine at most `MAX_CATCH_UP_S` are made up for. `flat`: flat out, with a turn for
     other tasks every so often. `settled`: each one after `settled()` has returned for the one before.
     Raises what reading the snapshots raises, and `SettingsError` for `settled` without its callback. Closing
     or cancelling it closes the recording as well.
     """
     if pace == "settled" and settled is None:
         raise SettingsError("feed.pace=settled needs a bus that can tell when a chain has ended: use real or flat")
-    schedule = _Schedule(clock, speed) if pace == "real" else None
+    schedule = _Schedule(clock, speed, begin_ns) if pace == "real" else None
     iterator = iter(snapshots)
     try:
         for count, snapshot in enumerate(iterator, 1):
@@ -53,15 +55,15 @@ async def paced(
 
 
 class _Schedule:
-    """When each snapshot is due, counted from the first one: delays do not add up."""
+    """When each snapshot is due, counted from the beginning, 0 for the first one: delays do not add up."""
 
-    def __init__(self, clock: Clock, speed: float) -> None:
+    def __init__(self, clock: Clock, speed: float, begin_ns: int) -> None:
         if not speed > 0:
             raise SettingsError(f"feed.speed is {speed}: it has to be more than 0")
         self._clock = clock
         self._speed = speed
-        self._first_ns = 0
-        self._origin_ns = 0
+        self._first_ns = begin_ns
+        self._origin_ns = clock.monotonic_ns() if begin_ns else 0
 
     async def wait(self, timestamp_ns: int, *, turn: bool) -> None:
         """Wait until the snapshot of that time is due; give other tasks a turn even when it is late."""
