@@ -137,8 +137,8 @@ class Membership:
         self._handlers = dict(handlers)
         await self._connection.client.subscribe(HINT, cb=self._hinted)
         await self._renew()
+        self._task = asyncio.create_task(self._run(), name="membership")  # the beginning may take longer than the lease
         await self._settle_jobs()
-        self._task = asyncio.create_task(self._run(), name="membership")
         await self._hint()
 
     async def leave(self) -> None:

@@ -15,7 +15,7 @@ from botplatform.core.event_bus import Conflation, Delivery, DurableEventBus, Ri
 from botplatform.core.events import Event, SystemEvent
 from botplatform.core.log_scope import LogScope
 from botplatform.core.seam import Clock, derive_id
-from botplatform.errors import Fenced, StateError
+from botplatform.errors import Fenced, PermissionDenied, StateError, StreamError
 from botplatform.runtime.checkpoint import Checkpoint, Checkpoints
 from botplatform.runtime.crash_points import crash_point
 from botplatform.runtime.left_out import left_out_by, left_out_event
@@ -114,8 +114,7 @@ class EngineWorker(PoisonHandling):
         await self._read_own_outputs()
         await self._read_letters()
         await self._finish_settling()
-        if saved is not None:
-            await self._tell_restored(saved.sequence)
+        restored = None if saved is None else self._restored(saved.sequence)
         limit = self._conflate_waiting
         crash_point("takeover.after")
         conflation = Conflation(limit, self._caught_up_at) if limit else None
