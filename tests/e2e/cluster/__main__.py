@@ -16,8 +16,9 @@ from pathlib import Path
 
 from kube import Release, StepFailed
 from steps import STEPS, Choices, Run, counted
-from watch import Audit
+from watch import AUDITED, Audit
 
+COLUMNS = 12
 CHART = Path(__file__).parents[3] / "charts" / "botplatform"
 
 
@@ -33,10 +34,17 @@ class Outcome:
 
     def row(self) -> str:
         """Return a row of the table."""
-        counts = list(self.audit.counts.values()) if self.audit else []
-        counted_ = " | ".join(str(each) for each in counts[:4]) if counts else "- | - | - | -"
-        events = f"{self.audit.events:,}" if self.audit else "-"
-        return f"| {self.step} | {'passed' if self.passed else 'FAILED'} | {self.seconds:.0f} | {events} | {counted_} |"
+        cells = [self.step, "passed" if self.passed else "FAILED", f"{self.seconds:.0f}"]
+        if self.audit is not None:
+            counts = self.audit.counts
+            cells += [f"{self.audit.events:,}", *(str(counts[name]) for name in AUDITED)]
+            cells += [
+                f"{self.audit.submitted:,}",
+                f"{self.audit.stopped:,}",
+                f"{self.audit.taken:,}",
+                str(counts["twice at the venue"]),
+            ]
+        return f"| {' | '.join(cells + ['-'] * (COLUMNS - len(cells)))} |"
 
 
 def main() -> int:
@@ -91,8 +99,8 @@ def do(run: Run, name: str) -> Outcome:
 def report(outcomes: list[Outcome]) -> str:
     """Return the table and what each step measured, as Markdown."""
     lines = [
-        "| step | result | seconds | events audited | missing | doubled | out of order | without a cause |",
-        "| --- | --- | --- | --- | --- | --- | --- | --- |",
+        "| step | result | seconds | events audited | missing | doubled | out of order | without a cause | orders submitted | stopped before the venue | in its book then | there twice |",
+        "|" + " --- |" * COLUMNS,
         *(each.row() for each in outcomes),
         "",
         *(f"- **{each.step}**: {STEPS[each.step].__doc__} {each.detail.splitlines()[0]}." for each in outcomes),

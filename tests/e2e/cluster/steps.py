@@ -33,6 +33,8 @@ class Choices:
     """Snapshots a second and symbol, while nothing should scale."""
     load_rate: float = 5.0
     """Snapshots a second and symbol, under load."""
+    upgrade_rate: float = 2.5
+    """Snapshots a second and symbol during the upgrade: the new pods need room beside the old ones."""
     load_target: int = 100
     """Share in percent of the requested CPU that signals should use under load; half of the chart's default."""
     load_s: float = 120.0
@@ -193,7 +195,7 @@ def upgrade(run: Run) -> str:
     tag = run.choices.next_tag
     if not tag:
         raise StepFailed("no other image was named: give --next-tag")
-    forth, gap_forth = market_gap(run, lambda: run.deploy(run.choices.quiet_rate * 4, "--set", f"image.tag={tag}"))
+    forth, gap_forth = market_gap(run, lambda: run.deploy(run.choices.upgrade_rate, "--set", f"image.tag={tag}"))
     images = {pod.image for pod in run.release.pods() if pod.component in TRADERS}
     if any(not image.endswith(f":{tag}") for image in images):
         raise StepFailed(f"after the upgrade to {tag} there are pods of {sorted(images)}")
@@ -209,8 +211,8 @@ def upgrade(run: Run) -> str:
     if any(image.endswith(f":{tag}") for image in images):
         raise StepFailed(f"after the rollback there are pods of {sorted(images)}")
     return (
-        f"upgrade {forth:.0f} s, market data away for {gap_forth:.1f} s at most; "
-        f"rollback {back:.0f} s, {gap_back:.1f} s"
+        f"upgrade {forth:.0f} s, no symbol without a tick for more than {gap_forth:.1f} s; "
+        f"rollback {back:.0f} s, {gap_back:.1f} s; at {run.choices.upgrade_rate:g} ticks a second and symbol"
     )
 
 

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import urllib.error
 import urllib.request
-from collections import Counter
+from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,6 +23,8 @@ from botplatform.settings import load_settings
 
 REFUSED_SUBSCRIPTIONS = ("evt.>", "$JS.API.>", "$KV.>", "venue.>", "dlq.>", "_INBOX_operator.>", ">")
 REFUSED_PUBLICATIONS = ("order.filled", "evt.order.filled.BTCUSDT", "$JS.API.STREAM.DELETE.EVENTS", "$KV.trading.state")
+AT_VENUE = {"order.accepted", "order.partial", "order.filled", "order.cancelled", "order.expired"}
+STOPPED = {"order.denied", "order.rejected"}
 AUDITED = ("missing", "doubled", "out of order", "without a cause")
 
 
@@ -46,7 +48,12 @@ class Audit:
     events: int
     last: int
     counts: dict[str, int]
-    apart: dict[str, int]
+    submitted: int
+    """Orders that the log has as submitted."""
+    stopped: int
+    """Of those, the ones that were denied at the last gate, or refused: mostly because they were too old by then."""
+    taken: int
+    """Orders that the book of the venue has, a moment later."""
 
     @property
     def clean(self) -> bool:
@@ -55,7 +62,8 @@ class Audit:
 
     def __str__(self) -> str:
         """Say the counts in one line."""
-        return f"{self.events:,} events: " + ", ".join(f"{count} {name}" for name, count in self.counts.items())
+        counts = ", ".join(f"{count} {name}" for name, count in self.counts.items())
+        return f"{self.events:,} events: {counts}; {self.submitted:,} orders submitted, {self.stopped:,} stopped before the venue, {self.taken:,} in its book"
 
 
 def tap(release: Release, *, orders: int, seconds: float) -> Tapped:
@@ -118,12 +126,18 @@ def botplatform(release: Release, *arguments: str, timeout_s: float = 600) -> st
     return done.stdout
 
 
-def audit(release: Release, after: int = 0) -> Audit:
-    """Have the log counted from behind a sequence to its end."""
-    found: dict[str, Any] = json.loads(botplatform(release, "audit", "--json", "--grace", "15", "--after", str(after)))
+def audit(release: Release) -> Audit:
+    """Have the whole log counted, and the book of the venue, which knows each order that ever reached it."""
+    found: dict[str, Any] = json.loads(botplatform(release, "audit", "--json", "--grace", "15"))
     counts = {name: int(found["kinds"][name]) for name in AUDITED} | {"unreadable": int(found["unreadable"])}
-    apart = {name: count for name, count in found["rules"].items() if count}
-    return Audit(int(found["events"]), int(found["last_sequence"]), counts, apart)
+    seen: dict[str, set[str]] = defaultdict(set)
+    for event in events(release, "order.*"):
+        seen[getattr(event.payload, "order_id", "")].add(event.type)
+    submitted = [types for types in seen.values() if "order.submitted" in types]
+    stopped = sum(not types & AT_VENUE and bool(types & STOPPED) for types in submitted)
+    book = asked(release, "venue.paper.paper.audit", {"request_id": "audit", "body": {}}, user="execution")["body"]
+    counts["twice at the venue"] = len(book["repeated"])
+    return Audit(int(found["events"]), int(found["last_sequence"]), counts, len(submitted), stopped, int(book["ids"]))
 
 
 def audit_range(release: Release) -> tuple[int, int]:
@@ -138,17 +152,17 @@ def waiting(release: Release) -> int:
     return sum(each["num_pending"] + each["num_ack_pending"] for each in found)
 
 
-def asked(release: Release, subject: str) -> dict[str, Any]:
-    """Ask JetStream something, as the operator."""
+def asked(release: Release, subject: str, body: object = None, user: str = "operator") -> dict[str, Any]:
+    """Ask something over NATS, as one of the users."""
     with release.forwarded(f"service/{release.name_of('nats')}", 4222) as port:
-        return asyncio.run(_asked(port, release.password("operator"), subject))
+        return asyncio.run(_asked(port, user, release.password(user), subject, json.dumps(body or {}).encode()))
 
 
-async def _asked(port: int, password: str, subject: str) -> dict[str, Any]:
-    prefix = b"_INBOX_operator"
-    client = await nats.connect(f"nats://127.0.0.1:{port}", user="operator", password=password, inbox_prefix=prefix)
+async def _asked(port: int, user: str, password: str, subject: str, body: bytes) -> dict[str, Any]:
+    prefix = f"_INBOX_{user}".encode()
+    client = await nats.connect(f"nats://127.0.0.1:{port}", user=user, password=password, inbox_prefix=prefix)
     try:
-        found: dict[str, Any] = json.loads((await client.request(subject, timeout=10)).data)
+        found: dict[str, Any] = json.loads((await client.request(subject, body, timeout=10)).data)
         return found
     finally:
         await client.close()
@@ -156,11 +170,21 @@ async def _asked(port: int, password: str, subject: str) -> dict[str, Any]:
 
 def longest_silence(release: Release, after: int) -> float:
     """Return the longest seconds that a symbol had no tick, from behind a sequence to the end of the log."""
+    last: dict[str, int] = {}
+    longest = 0
+    for event in events(release, "market.snapshot", after):
+        longest = max(longest, event.created_ns - last.get(event.key, event.created_ns))
+        last[event.key] = event.created_ns
+    return longest / 1e9
+
+
+def events(release: Release, event_type: str, after: int = 0) -> list[Event]:
+    """Return the events of one type from behind a sequence to the end of the log."""
     with release.forwarded(f"service/{release.name_of('nats')}", 4222) as port:
-        return asyncio.run(_silence(port, release.password("operator"), after))
+        return asyncio.run(_events(port, release.password("operator"), event_type, after))
 
 
-async def _silence(port: int, password: str, after: int) -> float:
+async def _events(port: int, password: str, event_type: str, after: int) -> list[Event]:
     told = {
         "url": f"nats://127.0.0.1:{port}",
         "user": "operator",
@@ -168,14 +192,8 @@ async def _silence(port: int, password: str, after: int) -> float:
         "inbox_prefix": "_INBOX_operator",
     }
     settings = load_settings(None, [f"nats.{name}={value}" for name, value in told.items()], environ={})
-    last: dict[str, int] = {}
-    longest = 0
     async with await JetStreamEventBus.connect(settings.nats, settings.bus, name="operator") as bus:
-        async for delivery in bus.replay(["market.snapshot"], after=after):
-            event = delivery.event
-            longest = max(longest, event.created_ns - last.get(event.key, event.created_ns))
-            last[event.key] = event.created_ns
-    return longest / 1e9
+        return [delivery.event async for delivery in bus.replay([event_type], after=after)]
 
 
 def trace(release: Release, correlation_id: str) -> list[tuple[str, str, str]]:
