@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from decimal import Decimal
 
+import pytest
+
 from botplatform.bus.memory import InMemoryLog
 from botplatform.core.engine import Engine
+from botplatform.core.event_bus import Conflation, DeliveryHandler, Right
 from botplatform.core.events import Event, StateEvent
 from botplatform.core.seam import SystemClock
 from botplatform.engines.portfolio import PortfolioEngine
 from botplatform.engines.strategy import StrategyEngine
+from botplatform.errors import BusError, StreamError
 from botplatform.runtime.checkpoint import MemoryCheckpoints
 from botplatform.runtime.replay import LogReplay
 from botplatform.runtime.worker import EngineWorker
@@ -111,3 +115,59 @@ async def test_what_holds_nothing_says_nothing() -> None:
             await worker.stop()
         assert checkpoints.saved
         assert restored([delivery.event async for delivery in log.replay(("*",))]) == []
+
+
+class Refusing(InMemoryLog):
+    """A log that has lost the consumer of a group, or refuses what is said of the take-over."""
+
+    lost = False
+    refused: str = ""
+
+    async def attach(
+        self,
+        group: str,
+        handler: DeliveryHandler,
+        *,
+        after: int | None = None,
+        right: Right | None = None,
+        conflation: Conflation | None = None,
+    ) -> None:
+        if self.lost:
+            raise StreamError(f"there is no consumer for {group}")
+        await super().attach(group, handler, after=after, right=right, conflation=conflation)
+
+    async def publish_all(self, events: Iterable[Event]) -> None:
+        given = list(events)
+        if self.refused in [event.type for event in given]:
+            raise BusError("it has 2000000 bytes, the server takes 1048576")
+        await super().publish_all(given)
+
+
+async def lived(log: InMemoryLog, checkpoints: MemoryCheckpoints, *events: Event) -> EngineWorker:
+    worker = EngineWorker(portfolio, log, SystemClock(), checkpoints)
+    await worker.start()
+    await log.publish_all(events)
+    async with asyncio.timeout(PATIENCE_S):
+        await log.wait_settled()
+    await worker.stop()
+    return worker
+
+
+async def test_a_start_that_fails_says_nothing_however_often_it_is_tried_again() -> None:
+    log, checkpoints = Refusing({"portfolio": PortfolioEngine.listens}), MemoryCheckpoints()
+    await lived(log, checkpoints, *bought("BTCUSDT", 0))
+    log.lost = True
+    for _ in range(3):
+        with pytest.raises(StreamError, match="no consumer"):
+            await lived(log, checkpoints)
+    assert restored([delivery.event async for delivery in log.replay(("*",))]) == []
+    await log.close()
+
+
+async def test_what_cannot_be_said_stops_nobody() -> None:
+    log, checkpoints = Refusing({"portfolio": PortfolioEngine.listens}), MemoryCheckpoints()
+    await lived(log, checkpoints, *bought("BTCUSDT", 0))
+    log.refused = "state.restored"
+    worker = await lived(log, checkpoints, market(at_s=99))
+    assert worker.events_in == 1
+    await log.close()

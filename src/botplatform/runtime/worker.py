@@ -15,7 +15,7 @@ from botplatform.core.event_bus import Conflation, Delivery, DurableEventBus, Ri
 from botplatform.core.events import Event, SystemEvent
 from botplatform.core.log_scope import LogScope
 from botplatform.core.seam import Clock, derive_id
-from botplatform.errors import Fenced, PermissionDenied, StateError, StreamError
+from botplatform.errors import BusError, Fenced, StateError
 from botplatform.runtime.checkpoint import Checkpoint, Checkpoints
 from botplatform.runtime.crash_points import crash_point
 from botplatform.runtime.left_out import left_out_by, left_out_event
@@ -121,17 +121,24 @@ class EngineWorker(PoisonHandling):
         await self._bus.attach(
             self.slot, self._on_delivery, after=self.sequence, right=self._right, conflation=conflation
         )
+        if restored is not None:
+            await self._tell_restored(restored)
 
-    async def _tell_restored(self, sequence: int) -> None:
-        """Say what was taken over, once for each time that it is: what the log has behind it is handled next."""
+    def _restored(self, sequence: int) -> Event | None:
+        """Make the event that says what was taken over, before anything that the log has behind it is handled."""
         engine, now = self.host.engine, self._clock.now_ns()
-        restored = engine.restored(now) if isinstance(engine, Restorable) else None
-        if restored is not None and (restored.positions or restored.strategies):
-            own = derive_id(self.slot, "restored", sequence, now)
-            told = Event("state.restored", restored, self.name, timestamp_ns=now, correlation_id=own, id=own)
-            await self._bus.publish_all((told,))  # by no right: a beginning that waits for one could wait for ever
-            self.events_out += 1
-            self.meter.sent((told,))
+        held = engine.restored(now) if isinstance(engine, Restorable) else None
+        if held is None or not (held.positions or held.strategies):
+            return None
+        own = derive_id(self.slot, "restored", sequence, now)
+        return Event("state.restored", held, self.name, timestamp_ns=now, correlation_id=own, id=own)
+
+    async def _tell_restored(self, restored: Event) -> None:
+        """Say it once this has begun: a start that fails is tried again and again. It is news, and nobody needs it."""
+        try:
+            await self._publish([restored])
+        except BusError as e:  # it is too large, or there is no permission for this type, which is new
+            logger.warning("%s: nobody hears what was taken over: %s", self.slot, e)
 
     async def stop(self) -> None:
         """Finish the event in hand, then save the state."""
