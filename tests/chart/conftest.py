@@ -68,6 +68,8 @@ ON: Object = {
     "podMonitor": {"enabled": True, "labels": {"release": "prometheus"}},
     "networkPolicy": {
         "internetFor": ["execution", "notifications"],
+        "internetPorts": [443, 9443],
+        "egressFor": {"storage": [{"to": [{"ipBlock": {"cidr": "10.1.0.0/16"}}], "ports": [{"port": 5432}]}]},
         "natsFrom": [{"namespaceSelector": {"matchLabels": {"team": "desk"}}}],
         "metricsFrom": [{"podSelector": {"matchLabels": {"app": "prometheus"}}}],
     },

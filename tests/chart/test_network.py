@@ -10,6 +10,7 @@ import pytest
 Object = dict[str, Any]
 
 NATS, PEERS, MONITOR, OTLP, PAGE, HEALTH, DNS, HTTPS = 4222, 6222, 8222, 4318, 16686, 8080, 53, 443
+DNS_OF_OPENSHIFT, STREAMS, DATABASE = 5353, 9443, 5432
 STRANGER: Object = {"labels": {"app": "stranger"}, "namespace": "desk", "ports": {}}
 CLIENT: Object = {"labels": {"bot-botplatform-client": "true"}, "namespace": "desk", "ports": {}}
 KEDA: Object = {"labels": {"app": "keda-operator"}, "namespace": "keda", "ports": {}}
@@ -117,6 +118,7 @@ def test_everybody_may_ask_for_names(render: Callable[[str], Any]) -> None:
     dns = {"labels": {"k8s-app": "kube-dns"}, "namespace": "kube-system", "ports": {}}
     for component, pod in pods_of(rendered).items():
         assert allowed(rendered, pod, dns, DNS), component
+        assert allowed(rendered, pod, dns, DNS_OF_OPENSHIFT), component
         assert not allowed(rendered, pod, dns, HTTPS), component
 
 
@@ -153,6 +155,14 @@ def test_the_internet_is_for_those_who_are_named(render: Callable[[str], Any]) -
     who = policy["spec"]["podSelector"]["matchExpressions"][0]["values"]
     assert who == ["execution", "notifications"]
     assert allowed(rendered, pods["execution"], INTERNET, HTTPS)
+    reached = {one for one in pods if allowed(rendered, pods[one], INTERNET, STREAMS)}
+    assert reached == {"execution", "notifications"}
+
+
+def test_what_else_is_reached_is_reached_by_who_is_named(render: Callable[[str], Any]) -> None:
+    rendered = render("everything on")
+    pods = pods_of(rendered)
+    assert {one for one in pods if allowed(rendered, pods[one], INTERNET, DATABASE)} == {"storage"}
 
 
 def test_traces_reach_a_collector_of_ones_own(helm: Any) -> None:

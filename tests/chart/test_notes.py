@@ -37,7 +37,10 @@ CASES: dict[str, dict[str, Any]] = {
         "nats": {"enabled": False, "external": {"url": "nats://a:4222", "auth": "credentials", "existingSecret": "c"}}
     },
     "keda": {"autoscaling": {"kind": "keda"}, "jaeger": {"enabled": False}},
-    "by hand": {"autoscaling": {"kind": "none"}, "nats": {"replicas": 3, "auth": {"existingSecret": "mine"}}},
+    "by hand": {
+        "autoscaling": {"kind": "none"},
+        "nats": {"replicas": 3, "auth": {"existingSecret": "mine"}, "tls": {"existingSecret": "mine"}},
+    },
 }
 
 
@@ -110,5 +113,7 @@ def test_the_test_of_a_release_runs_the_probe_as_its_user(render: Callable[[str]
     jaeger = container["args"][container["args"].index("--jaeger") + 1]
     assert re.fullmatch(r"http://([a-z-]+)\.desk\.svc:16686", jaeger)[1] in services  # type: ignore[index]
     assert {"name": "BOTPLATFORM_NATS__USER", "value": "probe"} in container["env"]
+    elsewhere = render("everything on").named("Pod", "bot-botplatform-test")["spec"]["containers"][0]["args"]
+    assert "--jaeger" not in elsewhere, "its traces go to another collector"
     partly = render("some engines off").named("Pod", "bot-botplatform-test")["spec"]["containers"][0]["args"]
     assert partly[-4:] == ["--without", "market_data", "--without", "notifications"]

@@ -126,6 +126,7 @@ def test_selectors_find_the_pods_of_one_component_only(rendered: Any) -> None:
         assert {port["targetPort"] for port in service["spec"]["ports"]} <= ports, service["metadata"]["name"]
     for budget in rendered.of("PodDisruptionBudget"):
         assert budget["spec"]["maxUnavailable"] == 1
+        assert budget["spec"]["unhealthyPodEvictionPolicy"] == "AlwaysAllow", "what is broken must not keep a node"
         assert sum(selected(budget["spec"]["selector"], pod["metadata"]["labels"]) for pod in pods.values()) == 1
 
 
@@ -162,6 +163,9 @@ def test_keda_asks_the_engines_for_their_lag(render: Callable[[str], Any]) -> No
         assert url[1] in services
         assert one["spec"]["fallback"]["replicas"] >= 1
     assert render("KEDA").of("HorizontalPodAutoscaler") == []
+    for one in render("defaults").of("HorizontalPodAutoscaler"):
+        let = one["metadata"]["annotations"]["validations.keda.sh/hpa-ownership"]
+        assert let == "false", "KEDA would refuse its ScaledObject as long as this one is there"
 
 
 def test_every_engine_is_deployed_and_runs_that_engine(render: Callable[[str], Any]) -> None:

@@ -59,6 +59,28 @@ def amount(quantity: str) -> float:
     return float(found[1]) * {"m": 1e-3, "Ki": 2**10, "Mi": 2**20, "Gi": 2**30, None: 1}[found[2]]
 
 
+@pytest.mark.parametrize("limit", ["1Gi", "1.5Gi", "512Mi", 2147483648])
+def test_servers_collect_harder_before_they_reach_their_limit(helm: Any, limit: str | int) -> None:
+    resources = {"limits": {"memory": limit}}
+    rendered = helm.render({"nats": {"resources": resources}, "jaeger": {"resources": resources}})
+    found = {
+        container["name"]: amount(variable["value"].removesuffix("B")) / amount(str(limit))
+        for _, container in rendered.containers()
+        for variable in container.get("env", ())
+        if variable["name"] == "GOMEMLIMIT"
+    }
+    assert found.keys() == {"nats", "jaeger"}
+    assert all(0.79 < share <= 0.8 for share in found.values()), found
+
+
+def test_what_keeps_data_without_a_volume_has_room_for_it(render: Callable[[str], Any]) -> None:
+    rendered = render("nothing kept")
+    for component, size in (("storage", "4Gi"), ("venue", "1Gi"), ("signals", "64Mi")):
+        spec = rendered.named("Deployment", f"bot-botplatform-{component}")["spec"]["template"]["spec"]
+        data = next(one for one in spec["volumes"] if one["name"] == "data")
+        assert data["emptyDir"] == {"sizeLimit": size}, component
+
+
 def test_the_defaults_fit_a_laptop_cluster(render: Callable[[str], Any]) -> None:
     requests = [container["resources"]["requests"] for _, container in render("defaults").containers()]
     assert sum(amount(one["cpu"]) for one in requests) <= 2

@@ -176,8 +176,17 @@ def test_selectors_and_claims_stay_over_upgrades(helm: Any, tmp_path: Path) -> N
     assert fixed(newer) == fixed(helm.render().objects)
 
 
-@pytest.mark.parametrize("revision", [2])
-def test_the_job_of_an_upgrade_is_another_one(helm: Any, revision: int) -> None:
-    first = helm.render().of("Job")[0]["metadata"]["name"]
-    changed = helm.render({"image": {"tag": str(revision)}}).of("Job")[0]["metadata"]["name"]
-    assert first != changed, "a Job cannot be changed"
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"image": {"tag": "2"}},
+        {"config": {"feed": {"rate": 7}}},
+        {"podSecurityContext": {"runAsUser": 1}},
+        {"commonLabels": {"a": "b"}},
+        {"setup": {"tolerations": [{"operator": "Exists"}]}},
+        {"nats": {"auth": {"existingSecret": "mine"}}},
+    ],
+)
+def test_the_job_of_an_upgrade_is_another_one(helm: Any, values: Object) -> None:
+    first, changed = (helm.render(given).of("Job")[0] for given in ({}, values))
+    assert first["metadata"]["name"] != changed["metadata"]["name"], "a Job cannot be changed"

@@ -25,7 +25,8 @@ SWITCHES = {
     "nats.replicas", "image.pullPolicy", "nats.image.pullPolicy", "jaeger.image.pullPolicy", "defaults.strategy.type",
     "defaults.persistence.keep", "defaults.persistence.accessModes", "nats.syncInterval",
     "nats.podDisruptionBudget.enabled", "nats.serviceAccount.create", "nats.external.auth",
-    "nats.external.tlsClientCertificate", "networkPolicy.internetFor",
+    "nats.external.tlsClientCertificate", "networkPolicy.internetFor", "networkPolicy.internetPorts",
+    "networkPolicy.egressFor",
 }  # fmt: skip
 """What is one of a few things: each has its assertion below, or in the test of what it is about."""
 
@@ -93,6 +94,7 @@ ROUNDS: dict[str, tuple[Object, bool]] = {
     ),
     "external": (
         {
+            "defaults": {"serviceAccount": {"create": False}},
             "nats": {"enabled": False, "external": {"auth": "nkey"}},
             "jaeger": {"enabled": False},
         },
@@ -238,6 +240,9 @@ def test_each_wrong_value_is_refused_with_its_place(helm: Any) -> None:
         ({"engines": {"storage": {"replicas": 2}}}, r"engines\.storage"),
         ({"engines": {"storage": {"persistence": {"size": "2Gi"}}}}, r"persistence\.size is 2Gi, .* 3221225472 bytes"),
         ({"config": {"storage": {"max_bytes": 5_000_000_000}}}, r"persistence\.size is 4Gi, .* 5000000000 bytes"),
+        ({"config": {"tracing": {"endpoint": "http://a:4318"}}}, r"config\.tracing\.endpoint"),
+        ({"config": {"tracing": {"protocol": "grpc"}}}, r"Jaeger is reached over HTTP"),
+        ({"venue": {"serviceAccount": {"name": "mine"}}}, r"venue\.serviceAccount\.name is mine"),
     ],
 )
 def test_values_that_contradict_each_other_are_refused_with_a_sentence(helm: Any, values: Object, says: str) -> None:

@@ -29,7 +29,8 @@
 apiVersion: autoscaling/v2
 kind: HorizontalPodAutoscaler
 metadata:
-  {{- include "botplatform.metadata" . | nindent 2 }}
+  {{- /* From hpa to keda, Helm makes the ScaledObject before it removes this one, and KEDA would refuse it. */}}
+  {{- include "botplatform.metadata" (merge (dict "annotations" (dict "validations.keda.sh/hpa-ownership" "false")) .) | nindent 2 }}
 spec:
   scaleTargetRef:
     apiVersion: apps/v1

@@ -33,12 +33,15 @@ helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace 
 {{- end }}
 {{- end -}}
 
-{{- /* Metadata of an object: a dict of root, component and, where wanted, name, annotations. */ -}}
+{{- /* Metadata of an object: a dict of root, component and, where wanted, name, labels, annotations. */ -}}
 {{- define "botplatform.metadata" -}}
 name: {{ .name | default (include "botplatform.name" .) }}
 namespace: {{ .root.Release.Namespace }}
 labels:
   {{- include "botplatform.labels" . | nindent 2 }}
+  {{- with .labels }}
+  {{- toYaml . | nindent 2 }}
+  {{- end }}
 {{- with merge dict (.annotations | default dict) .root.Values.commonAnnotations }}
 annotations:
   {{- toYaml . | nindent 2 }}
@@ -126,9 +129,22 @@ metadata:
   {{- include "botplatform.metadata" . | nindent 2 }}
 spec:
   maxUnavailable: {{ .settings.podDisruptionBudget.maxUnavailable }}
+  {{- /* A pod that is not ready has nothing to lose: it must not keep a node from being drained. */}}
+  unhealthyPodEvictionPolicy: AlwaysAllow
   selector:
     matchLabels:
       {{- include "botplatform.selectorLabels" . | nindent 6 }}
+{{- end -}}
+
+{{- /* GOMEMLIMIT of a server: what is given, or 80 % of its limit of memory. A dict of settings. */ -}}
+{{- define "botplatform.goMemLimit" -}}
+{{- if .settings.goMemLimit -}}
+{{- .settings.goMemLimit | quote -}}
+{{- else if (.settings.resources.limits | default dict).memory -}}
+{{- printf "%dMiB" (div (mul (include "botplatform.bytes" .settings.resources.limits.memory | int64) 8) 10485760) | quote -}}
+{{- else -}}
+"off"
+{{- end -}}
 {{- end -}}
 
 {{- /* A ServiceAccount without a token: a dict of root, component and settings. */ -}}

@@ -22,7 +22,10 @@ Send a chain through every engine, without an order:
 WATCH EVENTS{{ if .Values.nats.enabled }} with the nats CLI, as the user `tap`, who sees everything and can publish nothing:
 
   kubectl -n {{ $ns }} port-forward service/{{ $full }}-nats 4222:4222 &
-  nats --server {{ ternary "tls" "nats" (not (empty .Values.nats.tls.existingSecret)) }}://127.0.0.1:4222 --user tap \
+{{- with .Values.nats.tls.existingSecret }}
+  kubectl -n {{ $ns }} get secret {{ . }} -o jsonpath='{.data.ca\.crt}' | base64 -d >ca.crt
+{{- end }}
+  nats --server {{ ternary "tls" "nats" (not (empty .Values.nats.tls.existingSecret)) }}://127.0.0.1:4222{{ if .Values.nats.tls.existingSecret }} --tlsca ca.crt{{ end }} --user tap \
     --password "$(kubectl -n {{ $ns }} get secret {{ $secret }} -o jsonpath='{.data.tap}' | base64 -d)" \
     subscribe 'order.*' --translate 'botplatform events decode'
 {{- else }} at {{ .Values.nats.external.url }}, as a user with the permissions of `botplatform permissions --engine tap`:
@@ -68,7 +71,7 @@ FOLLOW A CHAIN from any of its ids, from tick to alert:
 
   kubectl -n {{ $ns }} exec deployment/{{ $full }}-storage -- botplatform trace ID
 {{- end }}
-{{- if .Values.jaeger.enabled }}
+{{- if and .Values.jaeger.enabled (not .Values.tracing.endpoint) }}
 
 OPEN JAEGER, where the id of a trace is the correlation_id of the chain: http://127.0.0.1:16686
 
@@ -82,14 +85,17 @@ TRACES go to {{ .Values.tracing.endpoint }}.
 SCALE
 {{- if eq .Values.autoscaling.kind "none" }} by hand:
 
-  kubectl -n {{ $ns }} scale deployment/{{ $full }}-signals --replicas=3
+  helm upgrade {{ .Release.Name }} charts/botplatform --namespace {{ $ns }} --reset-then-reuse-values \
+    --set engines.signals.replicas=3
 {{- else }}{{ if (.Values.engines.signals.autoscaling | default dict).enabled }}: engines do it themselves, {{ ternary "by their lag (KEDA)" "by their CPU" (eq .Values.autoscaling.kind "keda") }}. With a floor of your own:
 
   kubectl -n {{ $ns }} get hpa --selector app.kubernetes.io/instance={{ .Release.Name }}
-  helm upgrade {{ .Release.Name }} charts/botplatform --namespace {{ $ns }} --reuse-values --set engines.signals.autoscaling.minReplicas=3
+  helm upgrade {{ .Release.Name }} charts/botplatform --namespace {{ $ns }} --reset-then-reuse-values \
+    --set engines.signals.autoscaling.minReplicas=3
 {{- else }} by hand:
 
-  kubectl -n {{ $ns }} scale deployment/{{ $full }}-signals --replicas=3
+  helm upgrade {{ .Release.Name }} charts/botplatform --namespace {{ $ns }} --reset-then-reuse-values \
+    --set engines.signals.replicas=3
 {{- end }}{{ end }}
 {{- end }}
 
@@ -118,6 +124,9 @@ UNINSTALL with `helm uninstall {{ .Release.Name }} --namespace {{ $ns }}`. What 
 {{- end }}
 {{- if not $kept }}
   nothing: no volume is kept.
+{{- end }}
+{{- if .Values.test.enabled }}
+The finished pod of `helm test` stays as well: kubectl -n {{ $ns }} delete pod {{ $full }}-test --ignore-not-found
 {{- end }}
 {{- if $real }}
 

@@ -3,7 +3,13 @@
 {{- if not (regexMatch "^[a-z]([-a-z0-9]*[a-z0-9])?$" (include "botplatform.fullname" .)) -}}
 {{- fail (printf "%s cannot begin the names of Services: they are a letter, then letters, digits and dashes; set fullnameOverride" (include "botplatform.fullname" .)) -}}
 {{- end -}}
+{{- /* No kubeVersion in Chart.yaml: a Helm built from source takes v1.20.0 where it has no cluster to ask. */ -}}
+{{- $version := .Capabilities.KubeVersion.Version -}}
+{{- if and (semverCompare "<1.29.0-0" $version) (ne $version "v1.20.0") -}}
+{{- fail (printf "Kubernetes is %s: the chart needs 1.29 or newer" $version) -}}
+{{- end -}}
 {{- include "botplatform.validateSettings" . -}}
+{{- include "botplatform.validateTracing" . -}}
 {{- include "botplatform.validateNats" . -}}
 {{- range $component, $own := .Values.engines -}}
 {{- $settings := include "botplatform.merged" (dict "root" $ "settings" $own) | fromYaml -}}
@@ -39,11 +45,15 @@
 {{- end -}}
 {{- end -}}
 
-{{- /* A size as the NATS server reads it, in bytes. */ -}}
+{{- /* A size as Kubernetes or the NATS server reads it, in bytes. */ -}}
 {{- define "botplatform.bytes" -}}
-{{- $units := dict "" 1 "M" 1000000 "G" 1000000000 "T" 1000000000000 "Mi" 1048576 "Gi" 1073741824 "Ti" 1099511627776 -}}
-{{- $unit := regexReplaceAll "^[0-9]+" (toString .) "" | replace "B" "i" -}}
-{{- mul (regexFind "^[0-9]+" (toString .) | int64) (get $units $unit | int64) -}}
+{{- if kindIs "string" . -}}
+{{- $units := dict "" 1 "m" 0.001 "k" 1000 "M" 1000000 "G" 1000000000 "T" 1000000000000 "Ki" 1024 "Mi" 1048576 "Gi" 1073741824 "Ti" 1099511627776 -}}
+{{- $unit := regexReplaceAll "^[0-9.]+" . "" | replace "B" "i" -}}
+{{- mulf (regexFind "^[0-9.]+" . | float64) (get $units $unit | float64) | int64 -}}
+{{- else -}}
+{{- int64 . -}}
+{{- end -}}
 {{- end -}}
 
 {{- define "botplatform.validateNats" -}}
@@ -61,6 +71,10 @@
 {{- $third := lookup "v1" "PersistentVolumeClaim" .Release.Namespace (printf "%s-2" $claim) -}}
 {{- if and $nats.persistence.enabled $first (ne (empty $third) (eq (int $nats.replicas) 1)) -}}
 {{- fail (printf "nats.replicas is %v, but the volumes %s-* are those of %d: a server alone and a cluster do not read each other's streams; back up the log, delete these claims, and install again" $nats.replicas $claim (ternary 1 3 (empty $third))) -}}
+{{- end -}}
+{{- include "botplatform.validateVolumes" . -}}
+{{- if and $nats.serviceAccount.create $nats.serviceAccount.name -}}
+{{- fail (printf "nats.serviceAccount.name is %s, an account that exists already: set serviceAccount.create to false" $nats.serviceAccount.name) -}}
 {{- end -}}
 {{- $bus := .Values.config.bus | default dict -}}
 {{- $wanted := mul (int64 ($bus.max_bytes | default 2147483648)) (ternary 1 2 (eq (toString $bus.by_type) "false")) -}}
@@ -80,9 +94,46 @@
 {{- end -}}
 {{- end -}}
 
+{{- /* What a StatefulSet cannot change: Kubernetes would refuse it in words that say nothing about the way out. */ -}}
+{{- define "botplatform.validateVolumes" -}}
+{{- $p := .Values.nats.persistence -}}
+{{- $name := include "botplatform.name" (dict "root" . "component" "nats") -}}
+{{- $there := lookup "apps/v1" "StatefulSet" .Release.Namespace $name -}}
+{{- if $there -}}
+{{- $claims := $there.spec.volumeClaimTemplates | default list -}}
+{{- if ne (empty $claims) (not $p.enabled) -}}
+{{- fail (printf "nats.persistence.enabled is %v, but the StatefulSet %s was made otherwise, and its volumes cannot be changed: back up the log, delete the StatefulSet, upgrade, and restore" $p.enabled $name) -}}
+{{- end -}}
+{{- if $claims -}}
+{{- $claim := (first $claims).spec -}}
+{{- $size := $claim.resources.requests.storage -}}
+{{- if ne (include "botplatform.bytes" $size) (include "botplatform.bytes" $p.size) -}}
+{{- fail (printf "nats.persistence.size is %v, but the StatefulSet %s has volumes of %s: patch its claims, delete it with --cascade=orphan, and upgrade again (see Upgrade in docs/operations.md)" $p.size $name $size) -}}
+{{- end -}}
+{{- if and $p.storageClassName (ne $p.storageClassName ($claim.storageClassName | default "")) -}}
+{{- fail (printf "nats.persistence.storageClassName is %s, but the StatefulSet %s has volumes of another class: back up the log, install anew, and restore" $p.storageClassName $name) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
+{{- /* The address of the collector is opened in the network and looked at by the test: it is known to the chart alone. */ -}}
+{{- define "botplatform.validateTracing" -}}
+{{- $tracing := .Values.config.tracing | default dict -}}
+{{- if $tracing.endpoint -}}
+{{- fail "config.tracing.endpoint is made by the chart: set tracing.endpoint to the address of the collector" -}}
+{{- end -}}
+{{- if and (eq ($tracing.protocol | default "") "grpc") .Values.jaeger.enabled (not .Values.tracing.endpoint) -}}
+{{- fail "config.tracing.protocol is grpc, but Jaeger is reached over HTTP: take it out, or set tracing.endpoint to a collector of your own" -}}
+{{- end -}}
+{{- end -}}
+
 {{- /* A dict of root, component, key (what to call it) and settings. */ -}}
 {{- define "botplatform.validateReplicas" -}}
 {{- $s := .settings -}}
+{{- if and $s.serviceAccount.create $s.serviceAccount.name -}}
+{{- fail (printf "%s.serviceAccount.name is %s, an account that exists already: set serviceAccount.create to false" .key $s.serviceAccount.name) -}}
+{{- end -}}
 {{- $scaled := and (($s.autoscaling | default dict).enabled) (ne .root.Values.autoscaling.kind "none") -}}
 {{- $shared := has .component (list "market-data" "signals" "strategy" "execution") -}}
 {{- $shares := include "botplatform.shares" . | int -}}

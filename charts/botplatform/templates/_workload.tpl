@@ -172,7 +172,7 @@ spec:
           persistentVolumeClaim:
             claimName: {{ $s.persistence.existingClaim | default (include "botplatform.name" .) }}
           {{- else }}
-          emptyDir: {sizeLimit: 64Mi}
+          emptyDir: {sizeLimit: {{ ternary $s.persistence.size "64Mi" (has .component (list "storage" "venue")) }}}
           {{- end }}
         {{- with $s.extraVolumes }}
         {{- toYaml . | nindent 8 }}

@@ -17,6 +17,7 @@ from botplatform.docs.chart_workloads import (
     Labels,
     Objects,
     Placed,
+    Port,
     Quantity,
     Resources,
     Seconds,
@@ -30,6 +31,7 @@ from botplatform.settings import Settings
 __all__ = ["ChartValues"]
 
 Name = Annotated[str, Field(pattern=r"^([a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?)?$")]
+GoMemory = Annotated[str, Field(pattern=r"^([0-9]+(KiB|MiB|GiB))?$")]
 Deployed = Literal[
     "market-data",
     "signals",
@@ -184,8 +186,8 @@ class Nats(Placed):
     """Its image, 2.14 or newer."""
     resources: Resources = Resources(requests={"cpu": "120m", "memory": "192Mi"}, limits={"memory": "1Gi"})
     """Requests and limits."""
-    go_mem_limit: str = Field("800MiB", pattern=r"^[0-9]+(KiB|MiB|GiB)$")
-    """Memory at which it collects harder; about 80 % of its limit."""
+    go_mem_limit: GoMemory = ""
+    """Memory at which it collects harder; empty: 80 % of its limit."""
     persistence: NatsVolume = NatsVolume()
     """Its volume."""
     max_file_store: str = Field("7Gi", pattern=r"^[0-9]+(Mi|Gi|Ti|M|G|T|MB|GB|TB)?$")
@@ -232,8 +234,8 @@ class Jaeger(Placed):
     """Requests and limits."""
     max_traces: Annotated[int, Field(ge=100)] = 4000
     """Traces kept in memory; the oldest go first."""
-    go_mem_limit: str = Field("310MiB", pattern=r"^[0-9]+(KiB|MiB|GiB)$")
-    """Memory at which it collects harder; about 80 % of its limit."""
+    go_mem_limit: GoMemory = ""
+    """Memory at which it collects harder; empty: 80 % of its limit."""
 
 
 class NetworkPolicy(Values):
@@ -242,7 +244,11 @@ class NetworkPolicy(Values):
     enabled: bool = True
     """Refuse everything but what the platform needs."""
     internet_for: list[Deployed] = Field(default_factory=list)
-    """Components that may reach addresses outside of the cluster on port 443."""
+    """Components that may reach addresses outside of the cluster."""
+    internet_ports: list[Port] = Field(default_factory=lambda: [443], min_length=1)
+    """The ports there."""
+    egress_for: dict[Deployed, Objects] = Field(default_factory=dict)
+    """What else components may reach: rules of a NetworkPolicy by component."""
     nats_from: Objects = Field(default_factory=list)
     """Further peers that may reach NATS."""
     metrics_from: Objects = Field(default_factory=list)
@@ -253,7 +259,7 @@ class NetworkPolicy(Values):
     """Namespace of Prometheus."""
 
 
-class Test(Values):
+class Test(Placed):
     """The pod of `helm test`."""
 
     enabled: bool = True

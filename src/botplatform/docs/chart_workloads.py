@@ -16,6 +16,7 @@ __all__ = [
     "Labels",
     "Objects",
     "Placed",
+    "Port",
     "Quantity",
     "Resources",
     "Scaling",
@@ -35,6 +36,7 @@ SecretName = Annotated[str, Field(pattern=NAME)]
 Quantity = Annotated[str, Field(pattern=QUANTITY)] | Annotated[float, Field(ge=0)]
 Count = Annotated[int, Field(ge=0)] | Annotated[str, Field(pattern=r"^[0-9]+%$")]
 Seconds = Annotated[int, Field(ge=1)]
+Port = Annotated[int, Field(ge=1, le=65_535)]
 
 
 class Values(BaseModel):
