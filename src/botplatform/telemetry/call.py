@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from types import TracebackType
 from typing import Any, Final, Protocol, Self
@@ -15,6 +16,7 @@ __all__ = ["SUBMIT", "Call", "Caused"]
 
 SUBMIT: Final = "submit"
 CANCEL: Final = "cancel"
+logger = logging.getLogger(__name__)
 
 
 class Caused(Protocol):
@@ -68,11 +70,14 @@ class Call:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        """End, and say what went wrong."""
-        if error is not None:
-            self._failed(error)
-        if not self._dropped:
-            self.end(self._start_ns, self._now_ns())
+        """End, and say what went wrong with the call; what goes wrong here changes nothing of what became of it."""
+        try:
+            if error is not None:
+                self._failed(error)
+            if not self._dropped:
+                self.end(self._start_ns, self._now_ns())
+        except Exception:
+            logger.exception("a call of %s could not be traced", self._venue)
 
     def drop(self) -> None:
         """Make no span: the venue was not called, or brought nothing new."""
@@ -83,13 +88,13 @@ class Call:
         self._notes.append(Note(name, self._now_ns(), attributes))
 
     def _failed(self, error: BaseException) -> None:
-        self._failure = Failure(type(error).__name__, str(error))
+        self._failure = Failure.of(error)
         if isinstance(error, RequestExpired):
             self.note("came too late, and is sent again")
         elif isinstance(error, OutcomeUnknown | DuplicateOrder) or not isinstance(error, ExchangeError):
             self.note("outcome unknown")
         else:
-            self.note("refused", reason=str(error))
+            self.note("refused", reason=self._failure.text)
 
     def end(self, start: int, end: int, *, recovered: bool = False) -> None:
         """Emit its span."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from enum import StrEnum
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 from botplatform.core.events import Event
 
@@ -46,6 +46,14 @@ class Failure(NamedTuple):
     type: str
     """`error.type`: an exception's class, or a reason code."""
     text: str = ""
+
+    @classmethod
+    def of(cls, error: BaseException) -> Self:
+        """Return what an exception says; other people's may raise when they are asked."""
+        try:
+            return cls(type(error).__name__, str(error))
+        except Exception as e:  # noqa: BLE001  # whatever their `__str__` raises
+            return cls(type(error).__name__, f"it cannot be told: {type(e).__name__}")
 
 
 class Span(NamedTuple):

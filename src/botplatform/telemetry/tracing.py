@@ -6,6 +6,7 @@ An event that is not traced costs a look at its header, and no call of the SDK.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Final
@@ -30,6 +31,8 @@ SOURCES: Final = frozenset({"market_data"})
 """Engines that publish and handle nothing."""
 NEVER_SENT: Final = "NOT_AT_VENUE"
 _FAILED: Final = frozenset({OrderStatus.REJECTED, OrderStatus.UNKNOWN})
+AMISS: Final = "an event could not be traced; everything else goes on"
+logger = logging.getLogger(__name__)
 PublishAll = Callable[[Sequence[Event]], Awaitable[None]]
 
 
@@ -66,7 +69,10 @@ class Tracing:
     async def process(self, place: Place, delivery: Delivery, handle: Callable[[Delivery], Awaitable[object]]) -> None:
         """Have an event handled; its span ends when what came of it is in the log."""
         turn = Turn(delivery, place, self.clock.now_ns())
-        self._come(turn, delivery)
+        try:
+            self._come(turn, delivery)
+        except Exception:
+            logger.exception(AMISS)
         key = (turn.event.id, place.group)
         self._turns[key] = turn
         try:
@@ -79,12 +85,15 @@ class Tracing:
             turn.note("cancelled", self.clock.now_ns())
             raise
         except Exception as e:
-            turn.failure = turn.failure or Failure(type(e).__name__, str(e))
+            turn.failure = turn.failure or Failure.of(e)
             raise
         finally:
             self._turns.pop(key, None)
             if turn.sampled or turn.needed:
-                self.consumed(turn)
+                try:
+                    self.consumed(turn)
+                except Exception:
+                    logger.exception(AMISS)
 
     def _come(self, turn: Turn, delivery: Delivery) -> None:
         """Find out what an event came with: whether it is traced, and under what."""
@@ -137,12 +146,10 @@ class Tracing:
 
     async def publish(self, events: Sequence[Event], publish_all: PublishAll) -> None:
         """Publish, with the header that says what is traced; spans end when the log has acknowledged."""
-        chosen = [event for event in events if event.type in ALWAYS or self._is_sampled(event, events)]
-        if not chosen:
+        traced = self._choose(events)
+        if not traced:
             await publish_all(events)
             return
-        batch = {event.id for event in events}
-        traced = [(event, self.parent_of(event, batch)) for event in chosen]
         start = self.clock.now_ns()
         failure: Failure | None = None
         ids = [event.id for event, _ in traced]
@@ -151,13 +158,27 @@ class Tracing:
         try:
             await publish_all(events)
         except BaseException as e:
-            failure = Failure(type(e).__name__, str(e))
+            failure = Failure.of(e)
             raise
         finally:
             self.marked.difference_update(ids)
             end = self.clock.now_ns()
-            for event, parent in traced:
-                self.produced(event, parent, start, end, failure)
+            try:
+                for event, parent in traced:
+                    self.produced(event, parent, start, end, failure)
+            except Exception:
+                logger.exception(AMISS)
+
+    def _choose(self, events: Sequence[Event]) -> Sequence[tuple[Event, str]]:
+        """Return which events are traced, each with the id of its parent span."""
+        try:
+            told_of = {event.causation_id for event in events if event.type not in FREQUENT} if len(events) > 1 else ()
+            chosen = [event for event in events if event.type in ALWAYS or self._is_sampled(event, told_of)]
+            batch = {event.id for event in events} if chosen else ()
+            return [(event, self.parent_of(event, batch)) for event in chosen]
+        except Exception:
+            logger.exception(AMISS)
+            return ()
 
     def _remember(self, ids: Iterable[str]) -> None:
         """Remember what is traced, for a bus whose deliveries do not say it."""
@@ -167,12 +188,14 @@ class Tracing:
         while len(self._sent) > MAX_SENT:
             del self._sent[next(iter(self._sent))]
 
-    def _is_sampled(self, event: Event, beside: Sequence[Event]) -> bool:
-        """Tell whether an event is traced: as what it came of is; a root by ratio, or for what is told beside it."""
+    def _is_sampled(self, event: Event, told_of: Collection[str]) -> bool:
+        """Tell whether an event is traced: as what it came of is; a root by ratio, or for what is told of it beside.
+
+        `told_of` are the ids of what an event that is not frequent came of: of a tick, that the feed was silent before.
+        """
         cause, source = event.causation_id, event.source
         if not cause:
-            sampled = self._sampler.root(event)
-            return sampled or (len(beside) > 1 and any(_tells_of(other, event) for other in beside))
+            return event.id in told_of or self._sampler.root(event)
         turn = self._turns.get((cause, source))
         if turn is not None:
             return turn.sampled or turn.failure is not None
@@ -251,8 +274,8 @@ class Tracing:
         """Take the news that an event in hand was put aside, as a dead letter."""
         turn = self._turns.get((event.id, group))
         if turn is not None:
-            turn.failure = Failure(type(error).__name__, str(error))
-            about: dict[str, Value] = {"exception.type": type(error).__name__, "exception.message": str(error)}
+            turn.failure = said = Failure.of(error)
+            about: dict[str, Value] = {"exception.type": said.type, "exception.message": said.text}
             turn.note("dead letter", self.clock.now_ns(), about | {"botplatform.dead_letter": letter})
 
     def note(self, event: Event, group: str, name: str, **attributes: Value) -> None:
@@ -273,11 +296,6 @@ def _begun_by(turn: Turn) -> str:
     event, group = turn.event, turn.place.group
     begins = group == EXECUTION or event.type not in ALWAYS or event.type.startswith(EVERYWHERE)
     return "" if begins else consumer_id(event.id, EXECUTION)
-
-
-def _tells_of(event: Event, other: Event) -> bool:
-    """Tell whether an event that is not frequent came of another one: of a tick, that the feed was silent before it."""
-    return event.causation_id == other.id and event.type not in FREQUENT
 
 
 def _upstream(event: Event) -> tuple[Note, ...]:

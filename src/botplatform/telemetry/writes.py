@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Final, NamedTuple
@@ -54,7 +55,7 @@ class WriteSpans:
 
     def written(self, sequence: int) -> None:
         """Take the news that everything up to a sequence is in the store; called in the thread that writes."""
-        if not self._loop.is_closed():
+        with contextlib.suppress(RuntimeError):  # the loop has ended: what is written is written
             self._loop.call_soon_threadsafe(self._emit, sequence, self._tracing.clock.now_ns())
 
     def _emit(self, sequence: int, end: int) -> None:
