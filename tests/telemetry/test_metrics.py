@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 from bisect import bisect_left
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from botplatform.bootstrap import ENGINES, open_platform
+from botplatform.bootstrap.condition import refresh
+from botplatform.bus.memory import InMemoryLog
 from botplatform.core.seam import SimulatedClock, SystemClock
+from botplatform.runtime.health import HealthState
+from botplatform.runtime.health_metrics import StateCollector
 from botplatform.settings import Settings
 from botplatform.telemetry.metrics import LATENCY_S, PROCESSING_S, EngineMeter
 from botplatform.telemetry.metrics_catalogue import CATALOGUE, LIBRARY, Kind, family_of
@@ -129,3 +135,29 @@ async def test_in_a_running_process_the_chains_that_are_traced_are_exemplars_tic
         assert seen, "a third of the ticks are traced"
         assert seen <= traced
     assert sum(meters["market_data"].published.values()) == 400
+
+
+async def test_in_a_running_process_the_event_store_says_how_large_it_is(tmp_path: Path) -> None:
+    settings = Settings.model_validate(
+        {
+            "bus": {"backend": "memory"},
+            "feed": {"rate": 200, "limit": 900},
+            "storage": {"path": tmp_path / "store.sqlite", "flush_s": 0.05, "max_bytes": 10**8},
+            "log": {"events": []},
+        }
+    )
+    async with open_platform(settings) as platform:
+        running = asyncio.create_task(platform.process.run())
+        state = HealthState()
+        empty = grown = 0
+        while not grown > empty > 0:
+            await asyncio.sleep(0.01)
+            refresh(platform.process, None, InMemoryLog({}), state)
+            for stored in (engine.stored for engine in state.engines if engine.stored is not None):
+                grown, empty = stored.used_bytes, empty or stored.used_bytes
+        assert [engine.name for engine in state.engines if engine.stored] == ["storage"]
+        await running
+    values = {family.name: [sample.value for sample in family.samples] for family in StateCollector(state).collect()}
+    assert values["botplatform_store_bytes"][0] >= grown
+    assert values["botplatform_store_limit_bytes"] == [10**8]
+    assert values["botplatform_store_left_out_events"] == values["botplatform_store_pruned_events"] == [0]

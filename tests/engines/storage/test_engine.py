@@ -9,6 +9,7 @@ import pytest
 
 from botplatform.core.event_bus import InMemoryEventBus
 from botplatform.core.events import Event, MarketEvent, OrderEvent, OrderStatus, PositionSide, Side
+from botplatform.core.seam import SystemClock
 from botplatform.engines.storage.engine import StorageSink, kept
 from botplatform.errors import InvalidEvent, StoreError
 from botplatform.settings import StorageSettings
@@ -83,6 +84,48 @@ def test_orders_are_kept_whatever_the_settings_say(tmp_path: Path) -> None:
         sink.handle(event)
     sink.flush()
     assert [item.event for item in sink.store.read()] == list(LIFE)
+    sink.close()
+
+
+def old_and_new() -> list[Event]:
+    made = [tick(number) for number in range(3)]
+    late = Event("market.snapshot", MarketEvent("BTCUSDT", 1.0), "feed", timestamp_ns=2 * 86_400 * 10**9, id="late")
+    return [*made, *LIFE, late]
+
+
+def test_with_a_clock_events_are_kept_as_long_as_the_settings_say(tmp_path: Path) -> None:
+    sink = StorageSink.open(settings(tmp_path, keep_ticks_s=3600, max_bytes=10**9), clock=SystemClock())
+    for sequence, event in enumerate(old_and_new(), 1):
+        sink.handle(event, sequence)
+    sink.flush()
+    assert [item.event.id for item in sink.store.read()] == [*(event.id for event in LIFE), "late"]
+    assert sink.last_written_sequence == 6
+    meter = sink.meter
+    assert meter is not None
+    assert (meter.pruned, meter.left_out, meter.max_bytes) == (3, 0, 10**9)
+    assert meter.used_bytes > 0
+    sink.close()
+
+
+def test_without_a_clock_as_in_a_backtest_everything_is_kept(tmp_path: Path) -> None:
+    sink = StorageSink.open(settings(tmp_path, keep_ticks_s=60, max_bytes=1))
+    for event in old_and_new():
+        sink.handle(event)
+    sink.flush()
+    assert len(list(sink.store.read())) == 6
+    assert sink.meter is None
+    sink.close()
+
+
+def test_a_full_store_leaves_ticks_out_and_the_log_is_acknowledged_all_the_same(tmp_path: Path) -> None:
+    sink = StorageSink.open(settings(tmp_path, keep_ticks_s=0, max_bytes=1), clock=SystemClock())
+    for sequence, event in enumerate((*LIFE, tick(0), tick(1)), 1):
+        sink.handle(event, sequence)
+    sink.flush()
+    assert [item.event for item in sink.store.read()] == list(LIFE)
+    assert sink.last_written_sequence == 4
+    assert sink.meter is not None
+    assert sink.meter.left_out == 2
     sink.close()
 
 
