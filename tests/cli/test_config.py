@@ -8,7 +8,7 @@ import yaml
 from typer.testing import CliRunner
 
 from botplatform.cli import app
-from botplatform.cli.config import MASK
+from botplatform.cli.config import MASK, masked
 from botplatform.settings import Settings, load_settings
 
 
@@ -69,3 +69,7 @@ def test_wrong_settings_are_one_sentence_and_exit_code_2() -> None:
     result = CliRunner().invoke(app, ["--set", "feed.rate=-1", "config", "check"])
     assert result.exit_code == 2
     assert result.stderr == "botplatform: option --set feed.rate: feed.rate is '-1': input should be greater than 0\n"
+
+
+def test_no_part_of_a_password_is_shown_though_it_has_an_at_sign() -> None:
+    assert masked({"url": "nats://me:p@ss@one:4222"}) == {"url": f"nats://{MASK}@one:4222"}

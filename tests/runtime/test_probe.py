@@ -196,3 +196,10 @@ async def test_a_trace_that_is_missing_is_said(answer: tuple[int, object], says:
 async def test_an_address_that_is_none_is_refused() -> None:
     with pytest.raises(SettingsError, match="is no address"):
         await find_trace("jaeger:16686", "abc", ["x"], SystemClock(), timeout_s=1)
+
+
+async def test_no_engine_trades_the_symbol_of_probes() -> None:
+    settings = load_settings(None, ("bus.backend=memory", f"symbols={PROBE_SYMBOL}"), environ={})
+    with pytest.raises(SettingsError, match="it would be traded"):
+        async with open_platform(settings):
+            pass  # pragma: no cover  # it does not open

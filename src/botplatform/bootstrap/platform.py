@@ -24,7 +24,7 @@ from botplatform.bootstrap.traces import trace_process
 from botplatform.bus.jetstream.bus import JetStreamEventBus
 from botplatform.bus.jetstream.dead_letters import DeadLetterStream
 from botplatform.bus.jetstream.kv import Bucket
-from botplatform.bus.jetstream.permissions import connection_name
+from botplatform.bus.jetstream.permissions import PROBE_SYMBOL, connection_name
 from botplatform.bus.jetstream.setup import ACCOUNTS
 from botplatform.bus.jetstream.subjects import partition
 from botplatform.bus.memory import InMemoryLog
@@ -101,6 +101,10 @@ async def open_platform(
     for name in engines:
         if name not in ENGINES:
             raise SettingsError(f"there is no engine {name!r}: known are {', '.join(ENGINES)}")
+    if PROBE_SYMBOL in settings.symbols:
+        raise SettingsError(
+            f"symbols has {PROBE_SYMBOL}, which is for `botplatform probe`: it would be traded, take it out"
+        )
     if settings.feed.pace == "settled" and "market_data" in engines and set(engines) != set(ENGINES):
         raise SettingsError("feed.pace=settled needs all engines in one process: leave --engine out")
     async with AsyncExitStack() as stack:

@@ -13,7 +13,7 @@ from botplatform.cli.invocation import invocation_of
 app: Final = typer.Typer(no_args_is_help=True, add_completion=False, help="Show and check the settings.")
 
 MASK: Final = "**********"
-_CREDENTIALS: Final = re.compile(r"//[^/@\s,]*@")
+_CREDENTIALS: Final = re.compile(r"//[^/\s,]*@")
 _SECRET_NAMES: Final = re.compile(r"password|passphrase|secret|token|api_?key|private_?key|credential", re.IGNORECASE)
 
 

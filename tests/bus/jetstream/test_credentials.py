@@ -17,7 +17,7 @@ import pytest
 from pydantic import SecretStr, ValidationError
 
 from botplatform.bus.jetstream import connect_nats
-from botplatform.bus.jetstream.credentials import explain, hopeless
+from botplatform.bus.jetstream.credentials import explain, hopeless, without_credentials
 from botplatform.bus.server import EmbeddedServer
 from botplatform.errors import BusError, SettingsError
 from botplatform.settings import NatsSettings
@@ -240,3 +240,8 @@ def test_what_may_pass_by_itself_is_tried_again_and_the_rest_is_not() -> None:
         assert hopeless(error)
     assert hopeless(ssl.SSLError("handshake"))
     assert explain(TimeoutError()) == "TimeoutError"
+
+
+def test_no_part_of_a_password_is_shown_though_it_has_an_at_sign() -> None:
+    urls = "nats://me:p@ss@one:4222,tls://you:word@two"
+    assert without_credentials(urls) == "nats://one:4222,tls://two"

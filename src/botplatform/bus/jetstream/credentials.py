@@ -71,7 +71,7 @@ def connect_options(settings: NatsSettings, clock: Clock) -> dict[str, Any]:
 
 def without_credentials(url: str) -> str:
     """Return addresses without the credentials in them."""
-    return re.sub(r"//[^@/,]*@", "//", url)
+    return re.sub(r"//[^/,]*@", "//", url)  # up to the last @: a password may have one
 
 
 def hopeless(error: BaseException) -> bool:
