@@ -1,4 +1,4 @@
-"""(m) What it costs to keep an event in the store, and to delete it again when it is old enough.
+"""(k) What it costs to keep an event in the store, and to delete it again when it is old enough.
 
     .venv/bin/python benchmarks/retention.py [--events 60000] [--rounds 5] [--before FOLDER]
 
