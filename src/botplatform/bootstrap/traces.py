@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 from collections.abc import Collection
 from contextlib import AsyncExitStack
@@ -12,6 +13,7 @@ from botplatform.bootstrap.engines import ENGINES
 from botplatform.bus.jetstream.bus import JetStreamEventBus
 from botplatform.core.seam import Clock, random_id
 from botplatform.engines.notifications.sender import AlertSender
+from botplatform.errors import MissingExtra, SettingsError
 from botplatform.runtime.logged_bus import LoggedBus
 from botplatform.settings import Settings
 from botplatform.telemetry.setup_tracing import open_tracing
@@ -21,6 +23,7 @@ __all__ = ["trace_process", "traced_bus"]
 
 OPERATOR: Final = "operator"
 """The source of what people do."""
+logger = logging.getLogger(__name__)
 
 
 def trace_process(
@@ -47,7 +50,14 @@ def trace_process(
 
 
 def traced_bus(settings: Settings, bus: JetStreamEventBus, clock: Clock, stack: AsyncExitStack) -> LoggedBus:
-    """Return the bus for what a person publishes: traced where tracing is on, with no log record."""
-    tracing = trace_process(settings, (OPERATOR,), random_id()[:12], clock, stack)
+    """Return the bus for what a person publishes: traced where tracing is on, with no log record.
+
+    Variables for tracing that make no sense are told of, and stop nobody: trading has to be halted all the same.
+    """
+    tracing: Tracing | None = None
+    try:
+        tracing = trace_process(settings, (OPERATOR,), random_id()[:12], clock, stack)
+    except (SettingsError, MissingExtra, ImportError) as e:
+        logger.warning("this is not traced: %s", e)
     bus.say_traced(tracing.marked if tracing else ())
     return LoggedBus(bus, lambda _: None, tracing=tracing)
