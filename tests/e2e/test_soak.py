@@ -14,7 +14,7 @@ import re
 import signal
 import statistics
 import sys
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -30,6 +30,7 @@ from botplatform.settings import load_settings
 
 SOAK_S: Final = float(os.environ.get("SOAK_SECONDS", "600"))
 EVERY_S: Final = 5.0
+PATIENCE_S: Final = 60.0
 SYMBOLS: Final = 10
 RATE: Final = 10
 """Ticks a second of each symbol."""
@@ -92,41 +93,48 @@ class Running(NamedTuple):
     """The platform in a process of its own."""
 
     process: asyncio.subprocess.Process
-    blocks_file: Path
+    folder: Path
+
+    @property
+    def told(self) -> str:
+        """The end of what it said on standard error."""
+        return (self.folder / "stderr").read_text()[-2000:]
+
+    async def wait_for(self, what: Callable[[], bool]) -> None:
+        """Wait until something is so, while it runs."""
+        async with asyncio.timeout(PATIENCE_S):
+            while not what():
+                assert self.process.returncode is None, self.told
+                await asyncio.sleep(0.01)
 
     async def sample(self) -> Sample:
         """Look at its memory."""
-        self.blocks_file.unlink(missing_ok=True)
+        blocks_file = self.folder / "blocks"
+        blocks_file.unlink(missing_ok=True)
         self.process.send_signal(signal.SIGUSR1)
-        while not self.blocks_file.exists():
-            assert self.process.returncode is None
-            await asyncio.sleep(0.01)
-        return Sample(resident_kib(self.process.pid), int(self.blocks_file.read_text()))
+        await self.wait_for(blocks_file.exists)
+        return Sample(resident_kib(self.process.pid), int(blocks_file.read_text()))
 
     async def stop(self) -> None:
         """Stop it in order."""
         self.process.send_signal(signal.SIGTERM)
-        _, errors = await self.process.communicate()
-        assert self.process.returncode == 0, errors.decode()
+        async with asyncio.timeout(PATIENCE_S):
+            await self.process.wait()
+        assert self.process.returncode == 0, self.told
 
 
 @asynccontextmanager
 async def running(folder: Path, overrides: Sequence[str]) -> AsyncIterator[Running]:
     arguments = [part for each in overrides for part in ("--set", each)]
-    blocks_file = folder / "blocks"
-    process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-c",
-        COUNTING,
-        *arguments,
-        "run",
-        env={**os.environ, "BLOCKS_FILE": str(blocks_file)},
-        stderr=asyncio.subprocess.PIPE,
-    )
+    environ = {**os.environ, "BLOCKS_FILE": str(folder / "blocks")}
+    with (folder / "stderr").open("wb") as said:
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-c", COUNTING, *arguments, "run", env=environ, stderr=said
+        )
+    platform = Running(process, folder)
     try:
-        assert process.stderr is not None
-        assert b"running" in await process.stderr.readline()
-        yield Running(process, blocks_file)
+        await platform.wait_for(lambda: "running" in platform.told)
+        yield platform
     finally:
         if process.returncode is None:
             process.kill()
