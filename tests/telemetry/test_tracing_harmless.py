@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import threading
 from collections.abc import Sequence
 
 import pytest
@@ -12,9 +13,10 @@ from botplatform.core.engine import Cause
 from botplatform.core.event_bus import Delivery
 from botplatform.core.events import Event
 from botplatform.core.seam import SystemClock
+from botplatform.telemetry.export import SpanQueue
 from botplatform.telemetry.sampling import Sampler
 from botplatform.telemetry.span_ids import traceparent
-from botplatform.telemetry.spans import Span
+from botplatform.telemetry.spans import Kind, Span
 from botplatform.telemetry.tracing import Place, Tracing
 from botplatform.telemetry.writes import WriteSpans
 from botplatform.testing import market, order, signal
@@ -118,3 +120,34 @@ def test_a_batch_that_is_written_after_the_loop_has_ended_is_written() -> None:
     writes = WriteSpans(tracing([]), loop)
     loop.close()
     writes.written(1)
+
+
+class Clinging:
+    """A sender that hangs until it is closed, or not, and fails when it is."""
+
+    def __init__(self, *, hangs: bool) -> None:
+        self.sending = threading.Event()
+        self.go_on = threading.Event()
+        if not hangs:
+            self.go_on.set()
+
+    def send(self, spans: Sequence[Span]) -> bool:
+        self.sending.set()
+        self.go_on.wait(20)
+        return bool(spans)
+
+    def close(self) -> None:
+        self.go_on.set()
+        raise OSError("the connection was never open")
+
+
+@pytest.mark.parametrize("hangs", [True, False])
+def test_an_exporter_that_cannot_be_closed_ends_no_process(caplog: pytest.LogCaptureFixture, *, hangs: bool) -> None:
+    sender = Clinging(hangs=hangs)
+    queue = SpanQueue(lambda: sender, limit=10, flush_s=0.01)
+    queue.put(Span("execution", "a test", Kind.INTERNAL, "1" * 32, "2" * 16, "", 1, 2))
+    assert sender.sending.wait(20)
+    with caplog.at_level(logging.WARNING):
+        queue.close(0.05 if hangs else 20)
+    told = [record.message for record in caplog.records if "did not end in order" in record.message]
+    assert told == ["the exporter of spans did not end in order: OSError: the connection was never open"]

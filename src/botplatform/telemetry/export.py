@@ -101,9 +101,7 @@ class SpanQueue:
         self._thread.join(within_s)
         if self._thread.is_alive():
             self._abandoned = True
-            sender = self._sender
-            if sender is not None:
-                sender.close()
+            self._close_sender()
         if self._waiting:
             self.dropped += len(self._waiting)
             logger.warning("%d spans were not sent: the collector did not take them in time", len(self._waiting))
@@ -117,8 +115,15 @@ class SpanQueue:
             self._done = asked
             self._idle.set()
         self._send_all()
-        if self._sender is not None and not self._abandoned:
-            self._sender.close()
+        if not self._abandoned:
+            self._close_sender()
+
+    def _close_sender(self) -> None:
+        try:
+            if self._sender is not None:
+                self._sender.close()
+        except Exception as e:  # noqa: BLE001  # whatever an exporter raises, the process ends in order
+            logger.warning("the exporter of spans did not end in order: %s: %s", type(e).__name__, e)
 
     def _send_all(self) -> None:
         waiting = self._waiting
