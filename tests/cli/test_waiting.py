@@ -15,6 +15,7 @@ from botplatform.bootstrap import PARTITIONED, groups
 from botplatform.bus.jetstream.connection import connect_nats
 from botplatform.bus.jetstream.setup import setup
 from botplatform.bus.server import EmbeddedServer
+from botplatform.cli import waiting as waiting_module
 from botplatform.cli.waiting import wait_for_exchange, wait_for_log, wait_for_server
 from botplatform.errors import BusError, ExchangeError, StreamError
 from botplatform.settings import BusSettings, ExchangeSettings, ExecutionSettings, NatsSettings, Settings
@@ -82,3 +83,37 @@ def test_sigterm_ends_a_process_that_waits() -> None:
         assert "waiting" in process.stderr.readline()
         process.send_signal(signal.SIGTERM)
         assert process.wait(30) == 128 + signal.SIGTERM
+
+
+class Starting:
+    """A venue of somebody else: its first calls fail in a way of its own, hang, or arrive."""
+
+    venue = "elsewhere"
+
+    def __init__(self) -> None:
+        self.calls: list[str] = []
+
+    async def connect(self, _on_report: object) -> None:
+        self.calls.append("connect")
+        if self.calls.count("connect") == 1:
+            raise KeyError("symbols")
+        if self.calls.count("connect") == 2:
+            await asyncio.Event().wait()
+
+    async def close(self) -> None:
+        self.calls.append("close")
+        if self.calls.count("close") < 3:
+            raise OSError("it was never open")
+
+
+async def test_a_venue_that_fails_or_hangs_while_it_starts_is_closed_and_tried_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    exchange = Starting()
+    monkeypatch.setattr(waiting_module, "build_exchange", lambda *_args, **_more: exchange)
+    settings = Settings(
+        exchange=ExchangeSettings(kind="elsewhere:Exchange"), execution=ExecutionSettings(request_timeout_s=0.1)
+    )
+    async with asyncio.timeout(30):
+        await wait_for_exchange(settings, "execution", 30)
+    assert exchange.calls == ["connect", "close"] * 3

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import Annotated, Final, TypeVar
 
 import typer
@@ -88,5 +90,13 @@ async def _look(settings: Settings, name: str, *, log: bool) -> None:
 
 async def _meet(settings: Settings, name: str) -> None:
     exchange = build_exchange(settings, wants=lambda _symbol: False, connection_name=name)
-    await exchange.connect(lambda _report: None)
-    await exchange.close()
+    within_s = settings.execution.request_timeout_s
+    try:
+        async with asyncio.timeout(within_s):
+            await exchange.connect(lambda _report: None)
+    except Exception as e:  # whatever an adapter raises, as the gateway takes it
+        why = f"no answer within {within_s:g} s" if isinstance(e, TimeoutError) else str(e)
+        raise ExchangeError(f"the exchange {exchange.venue} cannot be connected to: {why}") from e
+    finally:
+        with suppress(Exception):
+            await exchange.close()
