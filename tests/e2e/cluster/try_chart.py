@@ -1,5 +1,6 @@
-"""Try the chart on a real cluster, step by step, and count what was lost: `python tests/e2e/cluster --help`.
+"""Try the chart on a real cluster, step by step, and count what was lost.
 
+It is run as `python tests/e2e/cluster/try_chart.py --help`.
 It needs a cluster, kubectl and helm, the images that the chart's values name, and this checkout installed
 (`pip install --editable '.[dev]'`). Every step is followed by an audit of the log from the first event on; the last
 line is 0 only when every step passed and nothing was lost, doubled or out of order.
