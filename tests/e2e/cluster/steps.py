@@ -195,6 +195,7 @@ def upgrade(run: Run) -> str:
     tag = run.choices.next_tag
     if not tag:
         raise StepFailed("no other image was named: give --next-tag")
+    run.deploy(run.choices.upgrade_rate)
     forth, gap_forth = market_gap(run, lambda: run.deploy(run.choices.upgrade_rate, "--set", f"image.tag={tag}"))
     images = {pod.image for pod in run.release.pods() if pod.component in TRADERS}
     if any(not image.endswith(f":{tag}") for image in images):
