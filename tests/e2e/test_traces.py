@@ -1,7 +1,7 @@
 """Chains in a real Jaeger: what separate processes send, asked for by the `correlation_id` of the order's own event.
 
 Market data, signals, strategy, execution and the venue are a process each; portfolio, storage, monitoring and
-notifications share one. The everyday run asks for one chain, `pytest -m slow` for the others. Jaeger is `BOTPLATFORM_TEST_JAEGER`, or `jaeger-all-in-one` on the PATH.
+notifications share one. The everyday run asks for one chain, `pytest -m slow` for the others. Jaeger is `JAEGER_ALL_IN_ONE`, or `jaeger-all-in-one` on the PATH.
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ from botplatform.core.events import Event, MarketEvent, OrderEvent
 from botplatform.core.seam import SystemClock, random_id
 from botplatform.settings import Settings, load_settings
 
-JAEGER = os.environ.get("BOTPLATFORM_TEST_JAEGER", "") or shutil.which("jaeger-all-in-one") or ""
+JAEGER = os.environ.get("JAEGER_ALL_IN_ONE", "") or shutil.which("jaeger-all-in-one") or ""
 pytestmark = [
     pytest.mark.asyncio(loop_scope="module"),
     pytest.mark.skipif(
         not JAEGER,
         reason="there is no Jaeger: build jaeger-all-in-one 1.76 (`.ci/run` does), and put it on the PATH or name it "
-        "in BOTPLATFORM_TEST_JAEGER",
+        "in JAEGER_ALL_IN_ONE",
     ),
 ]
 
