@@ -34,9 +34,10 @@ from botplatform.core.events import (
 )
 from botplatform.settings_storage import StorageSettings
 from botplatform.store import retention as retention_module
-from botplatform.store.retention import LASTING_QUERY, MOST, SHORT_LIVED, SHORT_QUERY, Retention
+from botplatform.store.retention import MOST, SHORT_LIVED, Retention
 from botplatform.store.schema import MEMORY
 from botplatform.store.sqlite import SqliteEventStore
+from botplatform.store.sqlite_rows import LASTING_QUERY, SHORT_QUERY
 
 S = 10**9
 DAY = 86_400

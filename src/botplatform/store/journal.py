@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import sqlite3
-from collections.abc import Iterable
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from decimal import Decimal
-from typing import Any, Final
+from typing import Any, Final, Protocol, TypeAlias
 
 import msgspec
 
@@ -13,23 +13,16 @@ from botplatform.core.events import Event, LiquiditySide, OrderEvent, PositionSi
 from botplatform.store.event_store import StoredFill
 from botplatform.trading.orders import Fill, OrderRecord, Orders
 
-__all__ = ["FILL_COLUMNS", "decode_order", "fill_of_row", "write"]
+__all__ = ["FILL_COLUMNS", "ORDER_COLUMNS", "FillKey", "JournalRows", "decode_order", "fill_of_row", "write"]
 
-FILL_COLUMNS: Final = ", ".join(StoredFill._fields)
+FILL_COLUMNS: Final = StoredFill._fields
 ORDER_COLUMNS: Final = (
-    "order_id, symbol, venue, account_id, strategy, side, position_side, order_type, time_in_force, quantity, price, "
-    "status, is_open, filled_qty, avg_px, commission, venue_order_id, reason_code, reason_text, decision_id, "
-    "correlation_id, submitted_ns, updated_ns, record"
+    *("order_id", "symbol", "venue", "account_id", "strategy", "side", "position_side", "order_type", "time_in_force"),
+    *("quantity", "price", "status", "is_open", "filled_qty", "avg_px", "commission", "venue_order_id", "reason_code"),
+    *("reason_text", "decision_id", "correlation_id", "submitted_ns", "updated_ns", "record"),
 )
-_NAMES: Final = ORDER_COLUMNS.split(", ")
-_UPSERT_ORDER: Final = (
-    f"INSERT INTO orders ({ORDER_COLUMNS}) VALUES ({', '.join('?' * len(_NAMES))}) "  # noqa: S608  # constants only
-    f"ON CONFLICT (order_id) DO UPDATE SET {', '.join(f'{name} = excluded.{name}' for name in _NAMES[1:])}"
-)
-_INSERT_FILL: Final = (
-    f"INSERT OR IGNORE INTO fills ({FILL_COLUMNS}) "  # noqa: S608  # constants only
-    f"VALUES ({', '.join('?' * len(StoredFill._fields))})"
-)
+FillKey: TypeAlias = tuple[str, str, str]
+"""Venue, symbol and trade id: an execution counts once for them."""
 _UNBOUNDED: Final = 1 << 30  # the fold lives for one transaction only, and must not forget within it
 
 
@@ -51,18 +44,34 @@ def fill_of_row(row: tuple[Any, ...]) -> StoredFill:
     )
 
 
-def write(connection: sqlite3.Connection, events: Iterable[Event]) -> None:
+class JournalRows(Protocol):
+    """The tables of orders and fills, inside a transaction of the caller's."""
+
+    def order_records(self, order_ids: Iterable[str]) -> Mapping[str, bytes]:
+        """Return the records of the orders that are in the journal, by their ids."""
+
+    def last_order_number(self) -> int:
+        """Return the number of the newest order; 0 when there is none."""
+
+    def fill_orders(self, fills: Iterable[FillKey]) -> Mapping[FillKey, str]:
+        """Return the ids of the orders for which executions were counted; nothing for those that were not."""
+
+    def put(self, orders: Sequence[tuple[Any, ...]], fills: Sequence[tuple[Any, ...]]) -> None:
+        """Write orders (`ORDER_COLUMNS`) as they stand, and executions (`FILL_COLUMNS`) that are not there yet."""
+
+
+def write(rows: JournalRows, events: Sequence[Event]) -> None:
     """Fold new `order.*` events into the tables, inside the caller's transaction.
 
     The fold is that of `trading.orders`, on the records as they were written: nothing is kept between two calls,
     so that a crash leaves the journal equal to the events.
     """
-    orders = Orders(keep=_UNBOUNDED)
+    orders = _known(rows, [report for event in events if type(report := event.payload) is OrderEvent])
     changed: dict[str, int] = {}
+    fills: list[tuple[Any, ...]] = []
     for event in events:
         report = event.payload
         assert type(report) is OrderEvent
-        _load(connection, orders, report)
         applied = orders.apply(event)
         if applied.order is None:
             continue
@@ -70,34 +79,36 @@ def write(connection: sqlite3.Connection, events: Iterable[Event]) -> None:
             applied.order.reason_code, applied.order.reason_text = report.reason_code, report.reason_text
         changed[applied.order.order_id] = event.timestamp_ns
         if applied.fill is not None:
-            connection.execute(_INSERT_FILL, _fill_row(applied.fill, event, report))
+            fills.append(_fill_row(applied.fill, event, report))
+    written = []
     for order_id, updated_ns in changed.items():
         order = orders.get(order_id)
         assert order is not None
-        connection.execute(_UPSERT_ORDER, _order_row(order, updated_ns))
+        written.append(_order_row(order, updated_ns))
+    rows.put(written, fills)
 
 
-def _load(connection: sqlite3.Connection, orders: Orders, report: OrderEvent) -> None:
-    """Put what the journal knows of the order, and of the execution, into the fold."""
-    order = orders.get(report.order_id)
-    if order is None:
-        row = connection.execute("SELECT record FROM orders WHERE order_id = ?", (report.order_id,)).fetchone()
-        if row is None:
-            count = connection.execute("SELECT coalesce(max(number), 0) FROM orders").fetchone()[0]
-            orders.count = max(orders.count, count)
-        else:
-            order = decode_order(row[0])
-            (orders.working if order.is_open else orders.finished)[order.order_id] = order
-            for trade_id in order.trades:
-                orders.trade_orders[_trade_key(order.venue, order.symbol, trade_id)] = order.order_id
-    if report.trade_id:
-        venue = report.venue if order is None else order.venue
-        found = connection.execute(
-            "SELECT order_id FROM fills WHERE venue = ? AND symbol = ? AND trade_id = ?",
-            (venue, report.symbol, report.trade_id),
-        ).fetchone()
-        if found is not None:
-            orders.trade_orders[_trade_key(venue, report.symbol, report.trade_id)] = found[0]
+def _known(rows: JournalRows, reports: Sequence[OrderEvent]) -> Orders:
+    """Return the fold of what the journal knows of the orders, and of the executions, that are reported on."""
+    orders = Orders(keep=_UNBOUNDED, count=rows.last_order_number())
+    venues: dict[str, set[str]] = defaultdict(set)
+    for report in reports:
+        venues[report.order_id].add(report.venue)
+    for record in rows.order_records(venues).values():
+        order = decode_order(record)
+        venues[order.order_id].add(order.venue)
+        (orders.working if order.is_open else orders.finished)[order.order_id] = order
+        for trade_id in order.trades:
+            orders.trade_orders[_trade_key(order.venue, order.symbol, trade_id)] = order.order_id
+    asked = dict.fromkeys(
+        (venue, report.symbol, report.trade_id)
+        for report in reports
+        if report.trade_id
+        for venue in sorted(venues[report.order_id])
+    )
+    for key, order_id in rows.fill_orders(asked).items():
+        orders.trade_orders[_trade_key(*key)] = order_id
+    return orders
 
 
 def _trade_key(venue: str, symbol: str, trade_id: str) -> str:

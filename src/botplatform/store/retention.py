@@ -7,20 +7,18 @@ decisions and state are never left out, and deleted only when there is a limit f
 oldest go sooner at the largest size, which so holds whatever the rates are.
 
 Rows are deleted in transactions of at most `MOST` rows, behind each batch that is written, about twice as many as came:
-the file stops growing, because SQLite takes freed pages first. It does not shrink (`auto_vacuum` is off): moving pages
-about costs more than it gives to a file that will need them again.
+the store stops growing, because freed room is taken first.
 """
 
 from __future__ import annotations
 
 import logging
-import sqlite3
 from collections.abc import Sequence
-from typing import Final, NamedTuple, TypeAlias
+from typing import Final, NamedTuple, Protocol, TypeAlias
 
 from botplatform.core.events import CATALOGUE, Event
 
-__all__ = ["GRACE_S", "SHORT_LIVED", "Keeper", "Retention", "StoreMeter"]
+__all__ = ["GRACE_S", "SHORT_LIVED", "Keeper", "Retention", "Rows", "StoreMeter"]
 
 SHORT_LIVED: Final = frozenset(
     kind for kind in CATALOGUE if kind.startswith(("market.", "signal.")) or kind == "system.heartbeat"
@@ -42,32 +40,6 @@ SAY_AGAIN_AT: Final = 0.75
 """Share below which it is news when that begins once more: between the two above it comes and goes."""
 ADMIT_AT: Final = 0.95
 """Share below which ticks are taken again, after the size was reached."""
-
-# The newest row is never deleted: its position must not be given twice, and the log is continued from its sequence.
-_NOT_NEWEST: Final = (
-    "e.position <> (SELECT max(position) FROM events) AND "
-    "e.sequence IS NOT (SELECT max(sequence) FROM events WHERE sequence IS NOT NULL)"
-)
-SHORT_QUERY: Final = f"""
-    SELECT e.position,
-        EXISTS (SELECT 1 FROM events AS l WHERE l.short_lived = 0 AND l.correlation_id <> ''
-            AND l.correlation_id = CASE e.correlation_id WHEN '' THEN e.id ELSE e.correlation_id END)
-        OR EXISTS (SELECT 1 FROM events AS l WHERE l.short_lived = 0 AND l.causation_id <> '' AND l.causation_id = e.id)
-    FROM events AS e
-    WHERE e.short_lived = 1 AND e.age_from_ns < ? AND {_NOT_NEWEST}
-    ORDER BY e.age_from_ns LIMIT ?
-"""  # noqa: S608  # constants only
-"""Finds the oldest short-lived events: place, and whether anything lasting is in their chain or came of them."""
-LASTING_QUERY: Final = f"""
-    SELECT e.position, e.order_id,
-        EXISTS (SELECT 1 FROM orders AS o WHERE o.is_open AND o.correlation_id = e.correlation_id),
-        (SELECT max(l.age_from_ns) FROM events AS l WHERE l.short_lived = 0 AND l.correlation_id <> ''
-            AND l.correlation_id = e.correlation_id)
-    FROM events AS e
-    WHERE e.short_lived = 0 AND e.age_from_ns < ? AND {_NOT_NEWEST}
-    ORDER BY e.age_from_ns LIMIT ?
-"""  # noqa: S608  # constants only
-"""Finds the oldest lasting events: place, order, whether an order of the chain is open, and the chain's newest."""
 
 _Given: TypeAlias = tuple[Event, int | None]
 logger = logging.getLogger(__name__)
@@ -93,15 +65,32 @@ class StoreMeter:
         self.max_bytes = max_bytes
         """Largest size; 0 for none."""
         self.used_bytes = 0
-        """Bytes of the file that are in use, without free pages."""
+        """Bytes that are in use, without what was freed."""
         self.pruned = 0
         """Events deleted since the store was opened."""
         self.left_out = 0
         """Events not written since then, because the largest size was reached."""
 
 
+class Rows(Protocol):
+    """The rows of a store, inside a transaction of the caller's."""
+
+    def prune_short(self, before_ns: int, limit: int) -> int:
+        """Look at the oldest short-lived events made before a time, `limit` at most; return how many were deleted.
+
+        Those whose chain has anything lasting, or of which anything lasting came, are marked as lasting instead.
+        """
+
+    def prune_lasting(self, now_ns: int, keep_ns: int, limit: int) -> int:
+        """Delete chains that are old as a whole, with their orders and fills; return how many events went.
+
+        An event of a chain that is not is given the age of the chain's newest, so that it is not looked at again
+        before. The newest event of the store stays in any case.
+        """
+
+
 class Keeper:
-    """Applies a `Retention` to the connection of a store; called under the store's lock.
+    """Applies a `Retention` to the rows of a store; called under the store's lock.
 
     Time is given by the caller. An event's age counts from when it was made (`created_ns`), as that of the log does.
     """
@@ -129,13 +118,9 @@ class Keeper:
             if event.type not in SHORT_LIVED or event.correlation_id in chains or event.id in chains
         ]
 
-    def measure(self, connection: sqlite3.Connection) -> None:
-        """Look how large the store is, and say when it begins or ceases to be full."""
-        pages, free, size = (
-            int(connection.execute(f"PRAGMA {name}").fetchone()[0])
-            for name in ("page_count", "freelist_count", "page_size")
-        )
-        used = self.meter.used_bytes = (pages - free) * size
+    def measured(self, used: int) -> None:
+        """Take how many bytes are in use, and say when the store begins or ceases to be full."""
+        self.meter.used_bytes = used
         largest = self._retention.max_bytes
         if not largest:
             return
@@ -167,46 +152,13 @@ class Keeper:
             *(self._path, share * 100),
         )
 
-    def prune(self, connection: sqlite3.Connection, now_ns: int, written: int) -> None:
+    def prune(self, rows: Rows, now_ns: int, written: int) -> None:
         """Delete what is old enough, oldest first, a bounded number of rows; inside the caller's transaction."""
         limit = min(MOST, max(LEAST, 2 * written))
         keep_ticks_ns = GRACE_S * 10**9 if self._early else self._retention.keep_ticks_ns
         if keep_ticks_ns:
-            self.meter.pruned += _prune_short(connection, now_ns - keep_ticks_ns, limit)
+            self.meter.pruned += rows.prune_short(now_ns - keep_ticks_ns, limit)
         keep_ns = self._retention.keep_ns
         if keep_ns:
             keep_ns = min(keep_ns, LASTING_GRACE_S * 10**9) if self._full else keep_ns
-            self.meter.pruned += _prune_lasting(connection, now_ns, keep_ns, limit)
-
-
-def _prune_short(connection: sqlite3.Connection, before_ns: int, limit: int) -> int:
-    found = connection.execute(SHORT_QUERY, (before_ns, limit)).fetchall()
-    old = [(position,) for position, lasts in found if not lasts]
-    connection.executemany("DELETE FROM events WHERE position = ?", old)
-    lasting = [(position,) for position, lasts in found if lasts]
-    connection.executemany("UPDATE events SET short_lived = 0 WHERE position = ?", lasting)
-    return len(old)
-
-
-def _prune_lasting(connection: sqlite3.Connection, now_ns: int, keep_ns: int, limit: int) -> int:
-    """Delete chains that are old as a whole, with their orders and fills.
-
-    An event of a chain that is not is given the age of the chain's newest, so that it is not looked at again before.
-    """
-    before_ns = now_ns - keep_ns
-    old: list[tuple[int]] = []
-    orders: set[str] = set()
-    for position, order_id, is_open, newest_ns in connection.execute(LASTING_QUERY, (before_ns, limit)).fetchall():
-        from_ns = now_ns if is_open else newest_ns
-        if from_ns is not None and from_ns >= before_ns:
-            connection.execute("UPDATE events SET age_from_ns = ? WHERE position = ?", (from_ns, position))
-            continue
-        old.append((position,))
-        if order_id is not None:
-            orders.add(order_id)
-    connection.executemany("DELETE FROM events WHERE position = ?", old)
-    for order_id in sorted(orders):
-        if connection.execute("SELECT 1 FROM events WHERE order_id = ? LIMIT 1", (order_id,)).fetchone() is None:
-            connection.execute("DELETE FROM fills WHERE order_id = ?", (order_id,))
-            connection.execute("DELETE FROM orders WHERE order_id = ? AND NOT is_open", (order_id,))
-    return len(old)
+            self.meter.pruned += rows.prune_lasting(now_ns, keep_ns, limit)

@@ -24,6 +24,7 @@ from botplatform.store import journal
 from botplatform.store.event_store import StoredEvent, StoredFill
 from botplatform.store.retention import SHORT_LIVED, Keeper, Retention, StoreMeter
 from botplatform.store.schema import connect, explained
+from botplatform.store.sqlite_rows import SqliteRows
 from botplatform.trading.orders import OrderRecord
 
 __all__ = ["SqliteEventStore"]
@@ -67,9 +68,10 @@ class SqliteEventStore:
         self._clock = None if retention is None else retention[1]
         self._lock = RLock()
         self._connection = connect(path, read_only=read_only, busy_timeout_s=busy_timeout_s, fsync=fsync)
+        self._rows_of = SqliteRows(self._connection)
         if self._keeper is not None:
             with explained(self.path, "measure"):
-                self._keeper.measure(self._connection)
+                self._keeper.measured(self._rows_of.used_bytes())
 
     def __enter__(self) -> Self:
         return self
@@ -92,7 +94,7 @@ class SqliteEventStore:
             connection.executemany(_INSERT, rows)
             added = connection.total_changes - before
             if new_order_events:
-                journal.write(connection, new_order_events)
+                journal.write(self._rows_of, new_order_events)
         if everything and self._keeper is not None and self._clock is not None:
             self._keeper.meter.left_out += len(everything) - len(given)
             # The newest of what came, so that nothing goes early when the log is caught up with; but no clock that is fast.
@@ -103,12 +105,12 @@ class SqliteEventStore:
     def _prune(self, keeper: Keeper, now_ns: int, written: int) -> None:
         """Delete some of what is too old; the next batch does it when another process is in the way."""
         try:
-            with self._transaction("prune") as connection:
-                keeper.prune(connection, now_ns, written)
+            with self._transaction("prune"):
+                keeper.prune(self._rows_of, now_ns, written)
         except StoreBusy:
             return
         with self._lock, explained(self.path, "measure"):
-            keeper.measure(self._connection)
+            keeper.measured(self._rows_of.used_bytes())
 
     @contextmanager
     def _transaction(self, doing: str) -> Iterator[sqlite3.Connection]:
@@ -249,7 +251,7 @@ class SqliteEventStore:
     def fills(self, *, symbol: str | None = None, order_id: str | None = None) -> Iterator[StoredFill]:
         """List the trade journal, in the order in which the executions were counted."""
         wanted = {"symbol": symbol, "order_id": order_id}
-        for row in self._journal(f"number, {journal.FILL_COLUMNS}", "fills", wanted):
+        for row in self._journal(f"number, {', '.join(journal.FILL_COLUMNS)}", "fills", wanted):
             yield journal.fill_of_row(row[1:])
 
     def _journal(
