@@ -12,8 +12,9 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from pydantic import BaseModel, ValidationError
 
+from botplatform.docs.described import Settings
 from botplatform.errors import SettingsError
-from botplatform.settings import Settings, load_settings
+from botplatform.settings import load_settings
 
 
 @pytest.fixture(autouse=True)

@@ -10,7 +10,6 @@ from typing import Annotated, Any, Literal, TypeAlias, Union, get_args, get_orig
 from pydantic import BaseModel, SecretStr
 
 from botplatform.errors import SettingsError
-from botplatform.settings_yaml import parse_value
 
 Key: TypeAlias = tuple[str | int, ...]
 
@@ -52,13 +51,19 @@ def interpret(text: str, annotation: Any, place: str) -> Any:
         return None
     if get_origin(inner) is tuple:
         if text.lstrip().startswith("["):
-            return parse_value(text, place)
+            return _parsed(text, place)
         return [part.strip() for part in text.split(",") if part.strip()]
     if _is_model(inner) or get_origin(inner) is dict or inner is Any:
-        return parse_value(text, place)
+        return _parsed(text, place)
     if get_origin(inner) is Literal and not all(isinstance(choice, str) for choice in get_args(inner)):
-        return parse_value(text, place)
+        return _parsed(text, place)
     return text
+
+
+def _parsed(text: str, place: str) -> Any:
+    from botplatform.settings_yaml import parse_value  # noqa: PLC0415  # most values need no YAML, which takes a while
+
+    return parse_value(text, place)
 
 
 def is_secret(model: type[BaseModel], key: Key) -> bool:

@@ -15,6 +15,10 @@ Symbol = Annotated[str, Field(pattern=r"^[!-)+\-/-=?-~]{1,64}$")]
 
 
 class Section(BaseModel):
-    """A group of settings: frozen, and no unknown keys."""
+    """A group of settings: frozen, and no unknown keys.
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
+    The docstring below a setting is its description, which `botplatform.docs` reads: at each start it would take longer
+    than everything else of the settings.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)

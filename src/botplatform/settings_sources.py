@@ -16,7 +16,6 @@ from pydantic import BaseModel, ValidationError
 
 from botplatform.errors import SettingsError
 from botplatform.settings_keys import Key, find_key, interpret, is_secret, suggestion
-from botplatform.settings_yaml import read_yaml
 
 PREFIX: Final = "BOTPLATFORM_"
 CONFIG_VARIABLE: Final = "BOTPLATFORM_CONFIG"
@@ -46,6 +45,8 @@ class Gathered:
 
     def add_file(self, path: Path) -> None:
         """Take a YAML file."""
+        from botplatform.settings_yaml import read_yaml  # noqa: PLC0415  # without a file there is no need of it
+
         values, lines = read_yaml(path)
         self.values = values
         self.places |= {key: f"{path}:{line}" for key, line in lines.items()}

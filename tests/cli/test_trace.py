@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import subprocess
 import sys
+import textwrap
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -165,3 +167,37 @@ async def test_a_chain_that_does_not_exist_yet_can_be_waited_for_but_not_for_eve
 async def test_following_needs_the_log(place: Place) -> None:
     code, _, err = await place.trace("x", "--follow", "--store", str(place.settings.storage.path))
     assert (code, "--follow needs the log" in err) == (2, True)
+
+
+HEAVY = {"botplatform.engines", "botplatform.runtime", "botplatform.bus", "botplatform.bootstrap", "botplatform.report"}
+HEAVY |= {"nats", "opentelemetry", "prometheus_client", "yaml", "numpy", "apprise", "plotly"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "unneeded"),
+    [
+        (["--help"], HEAVY | {"pydantic_settings", "botplatform.settings"}),
+        ([FILLED.id, "--store", "kept.sqlite"], HEAVY | {"rich"}),
+        ([FILLED.id, "--set", "storage.path=kept.sqlite", "--set", "nats.url=nats://127.0.0.1:9"], HEAVY | {"rich"}),
+    ],
+    ids=["help", "store", "no server"],
+)
+def test_the_command_imports_only_what_it_needs(tmp_path: Path, arguments: list[str], unneeded: set[str]) -> None:
+    with SqliteEventStore(tmp_path / "kept.sqlite") as store:
+        store.append([(event, index) for index, event in enumerate(CHAIN, 1)])
+    script = f"""
+        import sys
+        from botplatform.cli import main
+        sys.argv[1:] = ["trace", *{arguments!r}]
+        try:
+            main()
+        except SystemExit as e:
+            assert not e.code, e.code
+        print("imported:", sorted({unneeded!r} & set(sys.modules)))
+    """
+    names = ("BOTPLATFORM_", "OTEL_", "FORCE_COLOR", "TTY_")
+    environ = {name: value for name, value in os.environ.items() if not name.startswith(names)}
+    command = [sys.executable, "-c", textwrap.dedent(script)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60, cwd=tmp_path, env=environ)
+    assert done.stdout.splitlines()[-1] == "imported: []"
+    assert "ID" in done.stdout or FILLED.id[:8] in done.stdout

@@ -14,8 +14,9 @@ from botplatform.core.events import Event, PositionSide, Severity, SystemEvent
 from botplatform.engines.monitoring import LiveModel
 from botplatform.report import LegRow, Report, build_report, chain_tree
 from botplatform.report.chain import offset
-from botplatform.report.format import duration, money, price, profit, share, utc
+from botplatform.report.format import duration, money, price, profit, share
 from botplatform.report.render import print_report
+from botplatform.telemetry.summary import utc
 from botplatform.testing import START_NS, decision, event, fill, market, order, signal
 
 D = Decimal

@@ -16,7 +16,7 @@ from botplatform.store.schema import MEMORY
 from botplatform.store.sqlite import SqliteEventStore
 from botplatform.testing.builders import decision, market, order, signal
 from botplatform.trace import Chain, StoreSource, find_chain, read_asked
-from botplatform.trace.view import addresses, heading, step_line, step_object, took, tree_lines
+from botplatform.trace.view import Line, addresses, heading, step_line, step_object, took, tree_lines
 
 TICK = market("BTCUSDT", 100.5, at_s=1.0, id="a" * 32)
 SIGNAL = signal(cause=TICK, at_s=1.002)
@@ -44,11 +44,13 @@ def chain_of(events: list[Event], text: str) -> Chain:
     return answer[0]
 
 
-def printed(*lines: Text) -> list[str]:
+def printed(*lines: Line) -> list[str]:
+    """Print as on a terminal; what goes anywhere else is the same text."""
     out = StringIO()
     console = Console(file=out, highlight=False, soft_wrap=True, width=200, force_terminal=True, color_system=None)
     for line in lines:
-        console.print(line)
+        console.print(Text.assemble(*line.parts))
+    assert out.getvalue() == "".join(f"{line.plain}\n" for line in lines)
     return out.getvalue().splitlines()
 
 

@@ -5,32 +5,34 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import os
 import sys
+from collections.abc import Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final, NamedTuple
 
 import typer
-from rich.console import Console
-from rich.text import Text
 
 from botplatform.cli.invocation import invocation_of
 from botplatform.core.event_bus import check_pattern, matches
 from botplatform.core.events import Event
 from botplatform.errors import BusError, SettingsError, StoreError, UnknownId
-from botplatform.settings import Settings
 from botplatform.store.sqlite import SqliteEventStore
 from botplatform.telemetry.summary import printable
 from botplatform.trace import Asked, Chain, Growing, LogTail, Source, Step, StoreSource, find_chain, read_asked
 from botplatform.trace.listening import check_listening
-from botplatform.trace.view import heading, step_line, step_object, tree_lines
+from botplatform.trace.view import Line, heading, step_line, step_object, tree_lines
 
 if TYPE_CHECKING:
+    from botplatform.settings import Settings
     from botplatform.trace.log import LogReader
 
 __all__ = ["trace"]
 
 SCAN: Final = 50_000
+COLOURED: Final = ("FORCE_COLOR", "TTY_COMPATIBLE")
+"""Variables by which a person wants colours though it is not a terminal."""
 NOT_SEEN: Final = 1
 """Exit code when `--timeout` is over and `--until` was not seen."""
 CLIENT: Final = "botplatform-events"
@@ -100,7 +102,7 @@ class Shown:
         self.wanted = wanted
         self.ended = False
         self._jaeger = settings.tracing.ui_url
-        self._console = Console(highlight=False, soft_wrap=True)
+        self._print = _printing()
 
     def note(self, notes: list[str]) -> None:
         """Say on standard error what was not looked in."""
@@ -114,8 +116,8 @@ class Shown:
             if self.wanted.as_json:
                 self._object(step)
         if not self.wanted.as_json:
-            for line in (*heading(chain, self._jaeger), Text(), *tree_lines(chain)):
-                self._console.print(line)
+            for line in (*heading(chain, self._jaeger), Line(()), *tree_lines(chain)):
+                self._print(line)
 
     def step(self, step: Step) -> None:
         """Show what was added to the chain."""
@@ -123,7 +125,7 @@ class Shown:
         if self.wanted.as_json:
             self._object(step)
         else:
-            self._console.print(step_line(step))
+            self._print(step_line(step))
 
     def _look(self, step: Step) -> None:
         self.ended |= bool(self.wanted.until) and not step.apart and matches(self.wanted.until, step.event.type)
@@ -131,6 +133,22 @@ class Shown:
     def _object(self, step: Step) -> None:
         sys.stdout.write(json.dumps(step_object(step, self._jaeger)) + "\n")
         sys.stdout.flush()
+
+
+def _printing() -> Callable[[Line], None]:
+    """Return what prints a line: in colour on a terminal, where that is worth the import."""
+    if not sys.stdout.isatty() and not any(os.environ.get(name) for name in COLOURED):
+        return _print_plain
+    from rich.console import Console  # noqa: PLC0415  # takes longer to import than to find the chain
+    from rich.text import Text  # noqa: PLC0415  # as above
+
+    console = Console(highlight=False, soft_wrap=True)
+    return lambda line: console.print(Text.assemble(*line.parts))
+
+
+def _print_plain(line: Line) -> None:
+    sys.stdout.write(line.plain + "\n")
+    sys.stdout.flush()
 
 
 async def _traced(settings: Settings, wanted: Wanted, store: Path | None) -> bool:

@@ -22,8 +22,8 @@ from botplatform.core.events import OrderStatus, Severity, TradingState
 from botplatform.engines.monitoring.model import LiveModel, SymbolView
 from botplatform.report.chain import ChainNode, chain_tree, offset
 from botplatform.report.format import duration, money, price, profit, share
-from botplatform.report.render import SIDE_STYLES, TYPE_STYLES
-from botplatform.telemetry.summary import amount
+from botplatform.report.render import SIDE_STYLES
+from botplatform.telemetry.summary import TYPE_STYLES, amount
 from botplatform.trading.orders import OrderRecord
 from botplatform.trading.positions import CONTEXT, Leg
 

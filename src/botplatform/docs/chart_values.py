@@ -26,7 +26,7 @@ from botplatform.docs.chart_workloads import (
     Values,
     Workload,
 )
-from botplatform.settings import Settings
+from botplatform.docs.described import Settings
 
 __all__ = ["ChartValues"]
 

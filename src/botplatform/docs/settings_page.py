@@ -10,9 +10,9 @@ import msgspec
 from pydantic import BaseModel, SecretStr
 from pydantic.fields import FieldInfo
 
+from botplatform.docs.described import Settings
 from botplatform.docs.docstrings import docstring, one_line
 from botplatform.docs.tables import page, table
-from botplatform.settings import Settings
 
 __all__ = ["settings_page"]
 

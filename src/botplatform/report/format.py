@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from decimal import ROUND_HALF_EVEN, Context, Decimal
 from typing import Final
 
 from rich.text import Text
 
-__all__ = ["duration", "money", "price", "profit", "share", "utc"]
+__all__ = ["duration", "money", "price", "profit", "share"]
 
 _WIDE: Final = Context(prec=60, rounding=ROUND_HALF_EVEN)
 _CENT: Final = Decimal("0.01")
@@ -60,8 +59,3 @@ def duration(seconds: float) -> str:
     if hours < 48:
         return f"{hours} h {minutes} min"
     return f"{hours // 24} d {hours % 24} h"
-
-
-def utc(time_ns: int) -> str:
-    """Write a moment as `2022-01-01 00:00:00`, UTC; a dash for none."""
-    return "-" if time_ns <= 0 else datetime.fromtimestamp(time_ns // 1_000_000_000, UTC).strftime("%Y-%m-%d %H:%M:%S")

@@ -15,22 +15,12 @@ from rich.tree import Tree
 
 from botplatform.core.events import PositionSide
 from botplatform.report.chain import ChainNode, offset
-from botplatform.report.format import duration, money, price, profit, share, utc
+from botplatform.report.format import duration, money, price, profit, share
 from botplatform.report.model import LegRow, Report, Row
-from botplatform.telemetry.summary import amount
+from botplatform.telemetry.summary import TYPE_STYLES, amount, utc
 
 __all__ = ["chain_view", "print_report", "report_view"]
 
-TYPE_STYLES: Final = {
-    "market": "blue",
-    "signal": "cyan",
-    "strategy": "magenta",
-    "order": "yellow",
-    "state": "green",
-    "notification": "bright_magenta",
-    "system": "red",
-    "trading": "red",
-}
 SIDE_STYLES: Final = {PositionSide.LONG: "green", PositionSide.SHORT: "red"}
 
 

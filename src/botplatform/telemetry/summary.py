@@ -8,6 +8,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any, Final
 
@@ -27,7 +28,19 @@ from botplatform.core.events import (
     TradingEvent,
 )
 
-__all__ = ["amount", "cents", "printable", "summarise"]
+__all__ = ["TYPE_STYLES", "amount", "cents", "printable", "summarise", "utc"]
+
+TYPE_STYLES: Final = {
+    "market": "blue",
+    "signal": "cyan",
+    "strategy": "magenta",
+    "order": "yellow",
+    "state": "green",
+    "notification": "bright_magenta",
+    "system": "red",
+    "trading": "red",
+}
+"""The colour of an event on a terminal, by the first part of its type."""
 
 MAX_TEXT: Final = 300
 """Characters of free text in a summary; what is longer is cut and marked with an ellipsis."""
@@ -52,6 +65,11 @@ def amount(value: Decimal | float | None) -> str:
 def cents(value: Decimal) -> str:
     """Write a number for people with two decimals at most."""
     return amount(Decimal(f"{value:.2f}"))
+
+
+def utc(time_ns: int) -> str:
+    """Write a moment as `2022-01-01 00:00:00`, UTC; a dash for none."""
+    return "-" if time_ns <= 0 else datetime.fromtimestamp(time_ns // 1_000_000_000, UTC).strftime("%Y-%m-%d %H:%M:%S")
 
 
 def summarise(event: Event) -> str:

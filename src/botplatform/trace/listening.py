@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Final
+from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
 from botplatform.errors import BusError
-from botplatform.settings import NatsSettings
+
+if TYPE_CHECKING:
+    from botplatform.settings import NatsSettings
 
 __all__ = ["check_listening"]
 

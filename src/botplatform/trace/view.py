@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import Any, Final
-
-from rich.text import Text
+from typing import Any, Final, NamedTuple
 
 from botplatform.core.events import Event, OrderEvent
 from botplatform.core.json_form import to_dict
 from botplatform.core.trace_id import trace_id
-from botplatform.report.format import utc
-from botplatform.report.render import TYPE_STYLES
-from botplatform.telemetry.summary import amount, printable, summarise
+from botplatform.telemetry.summary import TYPE_STYLES, amount, printable, summarise, utc
 from botplatform.trace.chain import Chain, Step
 
-__all__ = ["addresses", "heading", "step_line", "step_object", "took", "tree_lines"]
+__all__ = ["Line", "addresses", "heading", "step_line", "step_object", "took", "tree_lines"]
 
 SHORT: Final = 8
 """Characters of an id that are shown; `botplatform trace` accepts them."""
@@ -23,6 +19,18 @@ ORDER: Final = 12
 """As many of an order id, of which the first three are the same for all."""
 TIMES: Final = 10
 """Width of a column of times."""
+
+
+class Line(NamedTuple):
+    """One line for a terminal."""
+
+    parts: tuple[tuple[str, str], ...]
+    """Texts, each with its style as Rich names it; empty for none."""
+
+    @property
+    def plain(self) -> str:
+        """The text alone."""
+        return "".join(text for text, _ in self.parts)
 
 
 def took(nanoseconds: int) -> str:
@@ -42,20 +50,18 @@ def took(nanoseconds: int) -> str:
     return f"{sign}{hours} h {minutes} min" if hours < 48 else f"{sign}{hours // 24} d {hours % 24} h"
 
 
-def heading(chain: Chain, jaeger: str = "") -> Iterator[Text]:
+def heading(chain: Chain, jaeger: str = "") -> Iterator[Line]:
     """Write what was asked for, which chain it is, how long it took, and where Jaeger has it."""
     names = ", ".join(map(printable, chain.correlation_ids))
-    yield Text.assemble(
-        ("chain ", "bold"), (names, "bold cyan"), (f"  ({chain.meaning} {chain.asked.shown})", "dim"), overflow="fold"
-    )
+    yield Line((("chain ", "bold"), (names, "bold cyan"), (f"  ({chain.meaning} {chain.asked.shown})", "dim")))
     first = next((step for step in chain.steps if not step.apart), chain.steps[0])
     apart = sum(step.apart for step in chain.steps)
     about = f"{len(chain.steps) - apart:,} event{'s' * (len(chain.steps) - apart != 1)}"
     about += f" and {apart:,} of other chains" if apart else ""
     about += ", more are not shown" if chain.cut else ""
-    yield Text(f"{about} in {took(chain.span_ns)}, from {_moment(first.event.created_ns)}", style="dim")
+    yield Line(((f"{about} in {took(chain.span_ns)}, from {_moment(first.event.created_ns)}", "dim"),))
     for url in addresses(chain.correlation_ids, jaeger):
-        yield Text(url, style="underline")
+        yield Line(((url, "underline"),))
 
 
 def addresses(correlation_ids: Iterable[str], jaeger: str) -> list[str]:
@@ -63,35 +69,35 @@ def addresses(correlation_ids: Iterable[str], jaeger: str) -> list[str]:
     return [f"{jaeger.rstrip('/')}/trace/{trace_id(each)}" for each in correlation_ids] if jaeger else []
 
 
-def tree_lines(chain: Chain) -> Iterator[Text]:
+def tree_lines(chain: Chain) -> Iterator[Line]:
     """Write a chain as a tree, an event a line: time since the start, time since its cause, and what it says."""
     for step, guide in chain.tree():
         yield step_line(step, guide)
 
 
-def step_line(step: Step, guide: str | None = None) -> Text:
+def step_line(step: Step, guide: str | None = None) -> Line:
     """Write one event; without a guide it is indented by its depth, for a chain that grows."""
     event = step.event
     hop = "" if step.hop_ns is None else f"+{took(step.hop_ns)}".replace("+-", "-")
     style = TYPE_STYLES.get(event.type.partition(".")[0], "white")
-    line = Text.assemble(
+    parts = [
         (f"{took(step.since_ns):>{TIMES}}", "bold" if step.asked else ""),
         (f"{hop:>{TIMES + 1}}", "dim"),
-        "  ",
+        ("  ", ""),
         ("   " * step.depth if guide is None else guide, "dim"),
         (event.type, f"bold {style}" if step.asked else style),
-        "  ",
+        ("  ", ""),
         (_facts(event), "bold" if step.asked else ""),
-    )
-    line.append(f"  {printable(event.source)}", style="italic dim")
-    line.append(f"  {printable(event.id[:SHORT])}", style="dim")
+        (f"  {printable(event.source)}", "italic dim"),
+        (f"  {printable(event.id[:SHORT])}", "dim"),
+    ]
     if step.lost_cause:
-        line.append(f"  its cause {printable(event.causation_id[:SHORT])} is not kept", style="yellow")
+        parts.append((f"  its cause {printable(event.causation_id[:SHORT])} is not kept", "yellow"))
     if step.apart:
-        line.append(f"  of chain {printable(event.correlation_id) or 'none'}", style="yellow")
+        parts.append((f"  of chain {printable(event.correlation_id) or 'none'}", "yellow"))
     if step.asked:
-        line.append("  ◀", style="bold")
-    return line
+        parts.append(("  ◀", "bold"))
+    return Line(tuple(parts))
 
 
 def _facts(event: Event) -> str:
