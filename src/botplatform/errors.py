@@ -140,6 +140,12 @@ class Fenced(StateError):
     code = "FENCED"
 
 
+class LogTrimmed(StateError):
+    """The part of the log that is needed was removed, because a newer checkpoint had covered it."""
+
+    code = "LOG_TRIMMED"
+
+
 class UnknownId(BotPlatformError):
     """No event has the id that was asked for, or ids of several chains begin with it."""
 
@@ -157,6 +163,12 @@ class StoreBusy(StoreError):
     """Another process holds the event store at the moment: trying again may help."""
 
     code = "STORE_BUSY"
+
+
+class StoreAway(StoreBusy):
+    """The database of the event store cannot be reached, or cannot write now: what is to be kept waits in the log."""
+
+    code = "STORE_AWAY"
 
 
 class ProbeFailed(BotPlatformError):

@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Final
 
-from pydantic import Field, model_validator
+from pydantic import Field, SecretStr, field_validator, model_validator
 
+from botplatform.core.database_url import check_database_url
 from botplatform.settings_section import Section
 
 __all__ = ["StorageSettings"]
@@ -20,6 +21,9 @@ class StorageSettings(Section):
 
     path: Path = Path(".botplatform/store.sqlite")
     """The SQLite file. Default: .botplatform/store.sqlite."""
+    url: SecretStr | None = None
+    """A PostgreSQL database instead of `path`, as `postgresql://user:password@host:port/database`; never printed. Needs
+    the extra `postgres`. Default: none."""
     events: tuple[str, ...] = ("*",)
     """Patterns of the events to keep; `order.*` always is, for the journal. Default: all."""
     batch: int = Field(500, ge=1, le=100_000)
@@ -35,6 +39,14 @@ class StorageSettings(Section):
     max_bytes: int = Field(3 * 1024**3, ge=0)
     """Largest size in bytes: from 90 % the oldest ticks go sooner, at 100 % new ones are left out, never orders; so with
     `keep_s: 0` orders still make it grow. 0: no limit. Default: 3 GiB."""
+
+    @field_validator("url")
+    @classmethod
+    def check_url(cls, url: SecretStr | None) -> SecretStr | None:
+        """Refuse what cannot be the address of a database, in words that repeat nothing of it."""
+        if url is not None:
+            check_database_url(url.get_secret_value())
+        return url
 
     @model_validator(mode="after")
     def check_times(self) -> StorageSettings:

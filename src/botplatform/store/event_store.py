@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from decimal import Decimal
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import NamedTuple, Protocol, Self, runtime_checkable
 
 from botplatform.core.events import Event, LiquiditySide, PositionSide, Side
+from botplatform.store.retention import StoreMeter
 from botplatform.trading.orders import OrderRecord
 
 __all__ = ["EventStore", "StoredEvent", "StoredFill"]
@@ -49,7 +50,28 @@ class StoredFill(NamedTuple):
 
 @runtime_checkable
 class EventStore(Protocol):
-    """Keeps events and finds them again. Every method raises `StoreError` when the store cannot be read or written."""
+    """Keeps events and finds them again. Every method raises `StoreError` when the store cannot be read or written.
+
+    It raises `StoreBusy` where another process is in the way, and `StoreAway` where the database is away: the same call
+    may succeed later, and a batch of events may be given again, whether or not it was written.
+    """
+
+    @property
+    def where(self) -> str:
+        """Where it is, for people: a file, or the address of a database without what is secret."""
+
+    @property
+    def meter(self) -> StoreMeter | None:
+        """What was counted for the retention; None for a store that keeps everything."""
+
+    def __enter__(self) -> Self:
+        """Return the store, which is closed on leaving."""
+
+    def __exit__(self, *_: object) -> None:
+        """Close the store."""
+
+    def open(self) -> None:
+        """Connect to it now, where it is not a file, and make its tables where there are none."""
 
     def append(self, events: Iterable[tuple[Event, int | None]]) -> int:
         """Keep events with their sequence in the log, all or none; return how many were new.

@@ -79,6 +79,14 @@ class SqliteEventStore:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    @property
+    def where(self) -> str:
+        """The path of the file."""
+        return self.path
+
+    def open(self) -> None:
+        """Do nothing: the file is open."""
+
     def append(self, events: Iterable[tuple[Event, int | None]]) -> int:
         """Keep events with their sequence in the log, all or none; return how many were new.
 

@@ -10,10 +10,11 @@ from collections.abc import Callable
 from itertools import islice
 from typing import Final
 
-from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_after_attempt, wait_exponential
+from tenacity import RetryCallState, Retrying, retry_if_exception_type, wait_exponential
+from tenacity.nap import sleep as nap
 
 from botplatform.core.events import Event
-from botplatform.errors import StoreBusy, StoreError
+from botplatform.errors import StoreAway, StoreBusy, StoreError
 from botplatform.store.event_store import EventStore
 
 __all__ = ["BatchWriter"]
@@ -21,7 +22,7 @@ __all__ = ["BatchWriter"]
 logger = logging.getLogger(__name__)
 
 ATTEMPTS: Final = 8
-"""How often a batch is tried while another process holds the store."""
+"""How often a batch is tried while another process holds the store. While a database is away there is no limit."""
 FIRST_PAUSE_S: Final = 0.05
 LONGEST_PAUSE_S: Final = 2.0
 _QUEUED_BATCHES: Final = 20
@@ -32,9 +33,9 @@ class BatchWriter:
 
     A batch is written when it has `batch` events, or `flush_s` seconds after the last one was. `limit` events may
     wait (default: 20 batches); `put` then blocks, and `put_async` waits: nothing is dropped. While another process
-    holds the store, a batch is tried 8 times with growing pauses. When it cannot be written, the writer stops: what
-    waits is not lost, because it was never counted in `last_written_sequence`, and each further call raises
-    `StoreError`. `on_written` is called in the writer's thread with `last_written_sequence` after each batch.
+    holds the store, a batch is tried 8 times with growing pauses; while its database is away, until it is back or the
+    writer is closed. When it cannot be written, the writer stops: what waits is not lost, because it was never counted
+    in `last_written_sequence`, and each further call raises `StoreError`, or `StoreAway` if it is that. `on_written` is called in the writer's thread with `last_written_sequence` after each batch.
     """
 
     def __init__(
@@ -57,6 +58,8 @@ class BatchWriter:
         self._sequence = 0
         self._error: Exception | None = None
         self._closing = False
+        self._hurry = threading.Event()
+        self._trouble = ""
         self._thread = threading.Thread(target=self._run, name="event-store-writer", daemon=True)
         self._thread.start()
 
@@ -69,6 +72,11 @@ class BatchWriter:
     def waiting(self) -> int:
         """Events that are not in the store yet."""
         return self._given - self._written
+
+    @property
+    def trouble(self) -> str:
+        """Why nothing can be written at the moment, as a sentence; empty while it can."""
+        return self._trouble
 
     def put(self, event: Event, sequence: int | None = None) -> None:
         """Take an event; blocks while the queue is full. Costs about 0.5 µs. Raises `StoreError` when writing failed."""
@@ -120,6 +128,7 @@ class BatchWriter:
         """
         with self._changed:
             self._closing = True
+            self._hurry.set()
             self._changed.notify_all()
         self._thread.join()
         self._check()
@@ -131,7 +140,8 @@ class BatchWriter:
     def _check(self) -> None:
         error = self._error
         if error is not None:
-            raise StoreError(f"{self.waiting} events could not be written: {error}") from error
+            kind = StoreAway if isinstance(error, StoreAway) else StoreError
+            raise kind(f"{self.waiting} events could not be written: {error}") from error
 
     def _run(self) -> None:
         try:
@@ -157,11 +167,15 @@ class BatchWriter:
     def _write(self, batch: list[tuple[Event, int | None]]) -> None:
         Retrying(
             retry=retry_if_exception_type(StoreBusy),
-            stop=stop_after_attempt(ATTEMPTS),
+            stop=self._gives_up,
             wait=wait_exponential(multiplier=FIRST_PAUSE_S, max=LONGEST_PAUSE_S),
-            before_sleep=_tell,
+            before_sleep=self._tell,
+            sleep=self._sleep,
             reraise=True,
         )(self._store.append, batch)
+        if self._trouble:
+            self._trouble = ""
+            logger.warning("the event store is there again: what waited is being stored")
         with self._changed:
             for _ in batch:
                 self._waiting.popleft()
@@ -172,7 +186,30 @@ class BatchWriter:
         if self._on_written is not None:
             self._on_written(self._sequence)
 
+    def _gives_up(self, state: RetryCallState) -> bool:
+        """Tell whether a batch is not tried again: at the end, what is not stored is read from the log next time."""
+        if isinstance(_error_of(state), StoreAway):
+            return self._closing
+        return state.attempt_number >= ATTEMPTS
 
-def _tell(state: RetryCallState) -> None:
-    pause_s = 0.0 if state.next_action is None else state.next_action.sleep
-    logger.warning("another process holds the event store: attempt %d, next in %.2f s", state.attempt_number, pause_s)
+    def _sleep(self, seconds: float) -> None:
+        if self._trouble:
+            self._hurry.wait(seconds)
+        else:
+            nap(seconds)
+
+    def _tell(self, state: RetryCallState) -> None:
+        error = _error_of(state)
+        if not isinstance(error, StoreAway):
+            pause_s = 0.0 if state.next_action is None else state.next_action.sleep
+            logger.warning(
+                "another process holds the event store: attempt %d, next in %.2f s", state.attempt_number, pause_s
+            )
+            return
+        if not self._trouble:
+            logger.warning("nothing is stored, %d events wait here and all others in the log: %s", self.waiting, error)
+        self._trouble = str(error)
+
+
+def _error_of(state: RetryCallState) -> BaseException | None:
+    return None if state.outcome is None else state.outcome.exception()

@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+import asyncio
+import logging
 from collections.abc import Callable, Iterable
 from typing import ClassVar, Final, Self
 
 from botplatform.core.event_bus import check_pattern, matches
 from botplatform.core.events import CATALOGUE, Event
 from botplatform.core.seam import Clock
+from botplatform.errors import StoreAway
 from botplatform.settings import StorageSettings
 from botplatform.store.event_store import EventStore
-from botplatform.store.retention import Retention, StoreMeter
-from botplatform.store.sqlite import SqliteEventStore
+from botplatform.store.opening import open_store
+from botplatform.store.retention import StoreMeter
 from botplatform.store.writer import BatchWriter
 
 __all__ = ["StorageSink"]
 
 ALWAYS: Final = ("order.*",)
 """Kept whatever the settings say: the journal of orders and fills stands on them."""
+
+
+logger = logging.getLogger(__name__)
 
 
 class StorageSink:
@@ -54,12 +60,12 @@ class StorageSink:
         clock: Clock | None = None,
         on_written: Callable[[int], object] | None = None,
     ) -> Self:
-        """Open the SQLite store of the settings and make the sink that writes to it; raise `StoreError` if it fails.
+        """Open the store of the settings and make the sink that writes to it; raise `StoreError` if it fails.
 
-        With a clock, events are kept as long as the settings say; without, as in a backtest, for ever.
+        With a clock, events are kept as long as the settings say; without, as in a backtest, for ever. A database is
+        connected to at the first write.
         """
-        retention = Retention(storage.keep_ticks_s * 10**9, storage.keep_s * 10**9, storage.max_bytes)
-        store = SqliteEventStore(storage.path, retention=None if clock is None else (retention, clock))
+        store = open_store(storage, clock=clock)
         return cls(store, events=storage.events, batch=storage.batch, flush_s=storage.flush_s, on_written=on_written)
 
     @property
@@ -70,7 +76,12 @@ class StorageSink:
     @property
     def meter(self) -> StoreMeter | None:
         """What the store counts of what it deletes and leaves out; None where it keeps everything."""
-        return self.store.meter if isinstance(self.store, SqliteEventStore) else None
+        return self.store.meter
+
+    @property
+    def trouble(self) -> str:
+        """Why nothing can be written at the moment, as a sentence; empty while it can."""
+        return self._writer.trouble
 
     @property
     def waiting(self) -> int:
@@ -103,11 +114,16 @@ class StorageSink:
             self.store.close()
 
     async def close_async(self) -> None:
-        """Write what waits, then close the store, without blocking the loop."""
+        """Write what waits, then close the store, without blocking the loop.
+
+        What cannot be written because the database is away is read from the log again at the next start.
+        """
         try:
             await self._writer.close_async()
+        except StoreAway as e:
+            logger.warning("%s; they are read from the log again at the next start", e)
         finally:
-            self.store.close()
+            await asyncio.to_thread(self.store.close)
 
 
 def kept(events: Iterable[str]) -> tuple[str, ...]:

@@ -1,0 +1,87 @@
+"""Runs the storage sink though the database of its store is away: it waits, and everything else goes on."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from typing import Any, Final
+
+from botplatform.core.tasks import end
+from botplatform.errors import StoreAway
+from botplatform.runtime.sink import SinkWorker
+
+__all__ = ["StorageWorker"]
+
+FIRST_PAUSE_S: Final = 0.2
+LONGEST_PAUSE_S: Final = 5.0
+logger = logging.getLogger(__name__)
+
+
+class StorageWorker(SinkWorker):
+    """The storage sink and its durable consumer, which begins once the store can be reached.
+
+    `open` connects to the store, in a thread: it may block for seconds. While it raises `StoreAway`, it is tried again
+    for as long as it takes, beside everything else: the events wait in the log. What else goes wrong is raised by
+    `start`, or told to `failed` when the start had returned. `trouble` says why the sink cannot write; empty while it can.
+    """
+
+    def __init__(
+        self, *arguments: Any, open_store: Callable[[], object], trouble: Callable[[], str], **options: Any
+    ) -> None:
+        super().__init__(*arguments, **options)
+        self._open = open_store
+        self._trouble = trouble
+        self._away = ""
+        self._waiting: asyncio.Task[None] | None = None
+        self.failed: Callable[[Exception], object] = _log_failure
+        """Told what goes wrong behind the back of `start`."""
+
+    @property
+    def problem(self) -> str:
+        """Why nothing is stored at the moment, as a sentence; empty while it is."""
+        return self._away or self._trouble()
+
+    async def start(self) -> None:
+        """Begin to hand events to the sink, or begin to wait for its store."""
+        if not await self._begun():
+            self._waiting = asyncio.create_task(self._wait(), name="storage-waits-for-its-store")
+
+    async def _begun(self) -> bool:
+        try:
+            await asyncio.to_thread(self._open)
+            await super().start()
+        except StoreAway as e:
+            if not self._away:
+                logger.warning("nothing is stored, everything waits in the log: %s", e)
+            self._away = str(e)
+            return False
+        if self._away:
+            self._away = ""
+            logger.warning("the event store is there again: what waited in the log is being stored")
+        return True
+
+    async def _wait(self) -> None:
+        pause_s = FIRST_PAUSE_S
+        try:
+            while True:
+                await self._clock.sleep(pause_s)
+                if await self._begun():
+                    return
+                pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
+        except Exception as e:  # noqa: BLE001  # the process ends: it would go on without storing anything
+            self.failed(e)
+
+    async def stop(self) -> None:
+        """Finish the event in hand, then close the sink; while its store is away, nothing can be finished."""
+        await end(self._waiting)
+        await (super().abandon() if self.problem else super().stop())
+
+    async def abandon(self) -> None:
+        """Stop at once; what the sink has taken it may still finish."""
+        await end(self._waiting)
+        await super().abandon()
+
+
+def _log_failure(error: Exception) -> None:
+    logger.error("storage cannot begin: %s", error)
