@@ -17,9 +17,10 @@ from botplatform.core.events import Event, MarketEvent, to_wire
 from botplatform.core.seam import Clock, SystemClock
 from botplatform.exchanges.exchange import ExchangeReport
 from botplatform.exchanges.remote_paper import RemotePaperExchange
-from botplatform.exchanges.venue_service import Book, BookedVenue, VenueService
+from botplatform.exchanges.venue_service import Book, BookedVenue, VenueService, VenueSpans
 from botplatform.settings import ExchangeSettings, NatsSettings
 from botplatform.settings_venue import VenueSettings
+from botplatform.telemetry.spans import Span
 from botplatform.trading.instruments import Instruments
 
 
@@ -38,6 +39,7 @@ class Served:
         self.service = service
         self.client = RemotePaperExchange(account_id="paper", dial=self.dial, timeout_s=timeout_s, poll_s=0.05)
         self.reports: list[ExchangeReport] = []
+        self.told: list[Span] = []
         self.market = market
         self.now = 1_700_000_000_000_000_000
         self._server = server
@@ -76,11 +78,14 @@ async def serve(
     with Book(book, name="paper", account_id="paper", balance=Decimal(1000)) as opened:
         exchange = ExchangeSettings(partial_fill_share=0)
         venue = BookedVenue(opened, exchange, Instruments(), ("BTCUSDT", "ETHUSDT"))
-        service = VenueService(venue, VenueSettings(**settings), dial, clock)
+        told: list[Span] = []
+        spans = VenueSpans(told.append, clock, name="paper", account_id="paper")
+        service = VenueService(venue, VenueSettings(**settings), dial, clock, spans=spans)
         serving = asyncio.create_task(service.run())
         await service.ready.wait()
         async with await dial() as market:
             served = Served(server, service, market, timeout_s)
+            served.told = told
             await served.client.connect(served.reports.append)
             try:
                 yield served

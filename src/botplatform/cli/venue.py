@@ -6,6 +6,7 @@ import asyncio
 import os
 import signal
 import sys
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Annotated
 
@@ -14,13 +15,15 @@ import typer
 from botplatform.bus.jetstream.connection import Connection, connect_nats
 from botplatform.cli.invocation import invocation_of
 from botplatform.cli.waiting import Wait, wait_for_server
-from botplatform.core.seam import SystemClock
-from botplatform.exchanges.venue_service import Book, BookedVenue, VenueService
+from botplatform.core.seam import Clock, SystemClock, random_id
+from botplatform.exchanges.venue_service import Book, BookedVenue, VenueService, VenueSpans
 from botplatform.exchanges.venue_service.crash import CrashPoint
 from botplatform.exchanges.venue_service.link import NatsLink
+from botplatform.exchanges.venue_service.traced import SERVICE
 from botplatform.runtime.health import HealthState, serve_health
 from botplatform.settings import Settings
 from botplatform.telemetry.logs import announce, configure_logging
+from botplatform.telemetry.setup_tracing import open_tracing
 from botplatform.trading.instruments import Instruments
 
 __all__ = ["venue"]
@@ -83,10 +86,13 @@ async def _serve(settings: Settings, wait_s: float) -> None:
         state.started = state.started or state.connected
 
     chosen = settings.venue
-    with Book(chosen.book, name=chosen.name, account_id=account_id, balance=chosen.balance, fsync=chosen.fsync) as book:
+    async with AsyncExitStack() as stack:
+        spans = _spans(settings, clock, stack)
+        kept = Book(chosen.book, name=chosen.name, account_id=account_id, balance=chosen.balance, fsync=chosen.fsync)
+        book = stack.enter_context(kept)
         instruments = Instruments(settings.instruments)
         booked = BookedVenue(book, settings.exchange, instruments, settings.symbols, crash)
-        service = VenueService(booked, chosen, dial, clock, crash)
+        service = VenueService(booked, chosen, dial, clock, crash, spans=spans)
         async with serve_health(settings.health, HealthState(refresh=refresh)):
             serving = asyncio.create_task(_until_signal(service))
             waits = [serving, asyncio.ensure_future(service.ready.wait())]
@@ -95,6 +101,17 @@ async def _serve(settings: Settings, wait_s: float) -> None:
                 where = f"account {account_id} on {connection.where}, book {chosen.book}"
                 announce(settings.log, f"the venue {chosen.name} serves {where}; Ctrl-C ends")
             await serving
+
+
+def _spans(settings: Settings, clock: Clock, stack: AsyncExitStack) -> VenueSpans | None:
+    """Trace the requests of traced calls until the stack ends; None where nobody asked for traces."""
+    opened = open_tracing(
+        settings.tracing, os.environ, clock, engines=(SERVICE,), running=(SERVICE,), instance=random_id()[:12]
+    )
+    if opened is None:
+        return None
+    stack.push_async_callback(asyncio.to_thread, opened.close)
+    return VenueSpans(opened.queue.put, clock, name=settings.venue.name, account_id=settings.exchange.account_id)
 
 
 async def _until_signal(service: VenueService) -> None:

@@ -15,6 +15,7 @@ from msgspec import Raw
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 
+from botplatform.core.calling import CALLING
 from botplatform.core.events import PositionSide
 from botplatform.core.tasks import end
 from botplatform.errors import BusError, ExchangeError, InvalidEvent, OutcomeUnknown
@@ -215,7 +216,7 @@ class RemotePaperExchange:
             raise ExchangeError(f"{self._where} is not connected: connect it before calling it")
         if not link.client.is_connected:
             raise ExchangeError(f"{self._where} is not connected, because NATS is not: nothing was sent")
-        message = encode(Ask(f"{self.account_id}-{next(self._numbers)}", Raw(encode(body))))
+        message = encode(Ask(f"{self.account_id}-{next(self._numbers)}", Raw(encode(body)), CALLING.get()))
         asking = asyncio.ensure_future(
             link.client.request(self._subjects.request(verb), message, timeout=self._timeout_s)
         )

@@ -23,6 +23,7 @@ __all__ = [
     "consumer_id",
     "parse_traceparent",
     "producer_id",
+    "read_traceparent",
     "trace_id",
     "trace_of",
     "traceparent",
@@ -67,7 +68,15 @@ def parse_traceparent(headers: bytes) -> Parent | None:
     if at < 0:
         return None
     begin = at + len(_HEADER)
-    found = _PARENT.match(headers, begin, begin + 55)
+    return _read(_PARENT.match(headers, begin, begin + 55))
+
+
+def read_traceparent(text: str) -> Parent | None:
+    """Read a `traceparent` alone; None for a wrong one."""
+    return _read(_PARENT.fullmatch(text.encode(errors="replace")))
+
+
+def _read(found: re.Match[bytes] | None) -> Parent | None:
     if found is None:
         return None
     trace, span, flags = found.groups()

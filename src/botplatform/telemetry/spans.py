@@ -22,6 +22,7 @@ class Kind(StrEnum):
     PRODUCER = "PRODUCER"
     CONSUMER = "CONSUMER"
     CLIENT = "CLIENT"
+    SERVER = "SERVER"
     INTERNAL = "INTERNAL"
 
 

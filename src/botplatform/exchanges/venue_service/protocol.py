@@ -102,11 +102,13 @@ class Subjects:
         return f"{self.prefix}.reports.{as_token(symbol)}"
 
 
-class Ask(Struct, frozen=True):
+class Ask(Struct, frozen=True, omit_defaults=True):
     """A request: its id, which faults are drawn by, and the body of its verb."""
 
     request_id: str
     body: Raw
+    traceparent: str = ""
+    """The span of the call, as W3C writes it, where that is traced; what is none is ignored."""
 
 
 class OrderAsk(Struct, frozen=True):

@@ -24,6 +24,7 @@ from botplatform.exchanges.venue_service.crash import CrashPoint
 from botplatform.exchanges.venue_service.faults import NO_FAULT, Fault, Faults
 from botplatform.exchanges.venue_service.link import Dial, NatsLink
 from botplatform.exchanges.venue_service.protocol import Ask, Code, Numbered, Subjects, Verb, decode, encode
+from botplatform.exchanges.venue_service.traced import VenueSpans
 from botplatform.settings_venue import VenueSettings
 
 __all__ = ["MARKET", "VenueService"]
@@ -50,13 +51,17 @@ class VenueService:
         dial: Dial,
         clock: Clock,
         crash: CrashPoint | None = None,
+        *,
+        spans: VenueSpans | None = None,
     ) -> None:
+        """Take the venue and how to reach NATS; `spans` traces the requests of traced calls."""
         self._venue = venue
         self._settings = settings
         self._dial = dial
         self._clock = clock
         self._crash = crash or CrashPoint()
         self._answers = Answers(venue, clock)
+        self._spans = spans
         self._faults = Faults(settings)
         self._subjects = Subjects(venue.book.name, venue.book.account_id)
         self._faulty = (*FAULTY, *ASKED) if settings.fault_queries else FAULTY
@@ -181,24 +186,34 @@ class VenueService:
             await self._serve(verb, ask, message.reply, fault)
 
     async def _serve(self, verb: Verb, ask: Ask, reply: str, fault: Fault) -> None:
+        served = None if self._spans is None else self._spans.served(verb, ask, fault)
+        if served is None:
+            await self._do(verb, ask, reply, fault)
+            return
+        with served:
+            served.answered(await self._do(verb, ask, reply, fault))
+
+    async def _do(self, verb: Verb, ask: Ask, reply: str, fault: Fault) -> bytes | None:
+        """Do what is asked and send the answer; return it, None where there is none."""
         await self._pause(fault.slow_before_s)
         if self._failed.done():
-            return
+            return None
         try:
             answer = self._answers.answer(verb, ask)
         except Exception as e:
             logger.exception("the venue stops: %s could not be done", verb.value)
             self._fail(e)
-            return
+            return None
         await self._pause(fault.slow_after_s)
         if fault.disconnect:
             self._hang_up.set()
-            return
+            return answer
         if fault.drop_reply:
-            return
+            return answer
         for _ in range(2 if fault.repeat_reply else 1):
             await self._publish(reply, answer)
         await self._left(f"{verb.value}.replied")
+        return answer
 
     async def _pause(self, seconds: float) -> None:
         """Be slow; not while stopping."""
