@@ -6,9 +6,10 @@ import logging
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from decimal import Decimal
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import pytest
 from hypothesis import given
@@ -34,10 +35,13 @@ from botplatform.core.events import (
 )
 from botplatform.settings_storage import StorageSettings
 from botplatform.store import retention as retention_module
+from botplatform.store.event_store import EventStore
+from botplatform.store.postgres import PostgresEventStore
 from botplatform.store.retention import MOST, SHORT_LIVED, Retention
 from botplatform.store.schema import MEMORY
 from botplatform.store.sqlite import SqliteEventStore
 from botplatform.store.sqlite_rows import LASTING_QUERY, SHORT_QUERY
+from botplatform.testing.postgres import PostgresServer
 
 S = 10**9
 DAY = 86_400
@@ -106,15 +110,31 @@ def warning(second: int) -> Event:
 
 
 def opened(path: Path | str = MEMORY, clock: At | None = None, **limits: int) -> SqliteEventStore:
-    found = Retention(*(limits.get(name, 0) for name in Retention._fields))
-    return SqliteEventStore(path, retention=(found, clock or At()))
+    return SqliteEventStore(path, retention=retention(clock, **limits))
 
 
-def ids(store: SqliteEventStore) -> list[str]:
+def retention(clock: At | None = None, **limits: int) -> tuple[Retention, At]:
+    return Retention(*(limits.get(name, 0) for name in Retention._fields)), clock or At()
+
+
+Opening: TypeAlias = Callable[..., EventStore]
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def opening(request: pytest.FixtureRequest, tmp_path: Path) -> Opening:
+    """What opens one and the same store with limits."""
+    if request.param == "sqlite":
+        return partial(opened, tmp_path / "store.sqlite")
+    server: PostgresServer = request.getfixturevalue("postgres")
+    url = server.new_database()
+    return lambda clock=None, **limits: PostgresEventStore(url, retention=retention(clock, **limits))
+
+
+def ids(store: EventStore) -> list[str]:
     return [item.event.id for item in store.read()]
 
 
-def write(store: SqliteEventStore, *events: Event) -> None:
+def write(store: EventStore, *events: Event) -> None:
     after = store.last_sequence()
     store.append([(event, after + number) for number, event in enumerate(events, 1)])
 
@@ -125,8 +145,8 @@ def test_the_store_and_the_log_mean_the_same_types_by_short_lived() -> None:
     assert {"market.snapshot", "signal.snapshot", "system.heartbeat"} == SHORT_LIVED
 
 
-def test_old_ticks_go_and_young_ones_and_all_else_stay() -> None:
-    with opened(keep_ticks_ns=DAY * S) as store:
+def test_old_ticks_go_and_young_ones_and_all_else_stay(opening: Opening) -> None:
+    with opening(keep_ticks_ns=DAY * S) as store:
         write(store, tick(0), signal(1, "c"), warning(2), tick(DAY), tick(DAY + 10), warning(DAY + 10))
         assert ids(store) == ["warning-2", f"tick-{DAY}", f"tick-{DAY + 10}", f"warning-{DAY + 10}"]
         meter = store.meter
@@ -134,9 +154,9 @@ def test_old_ticks_go_and_young_ones_and_all_else_stay() -> None:
         assert (meter.pruned, meter.left_out) == (2, 0)
 
 
-def test_the_tick_and_signal_of_an_order_stay_with_it_and_are_found_by_it() -> None:
+def test_the_tick_and_signal_of_an_order_stay_with_it_and_are_found_by_it(opening: Opening) -> None:
     chain = [tick(0, "c"), signal(0, "c"), decision(1, "c"), order(1, "c", OrderStatus.SUBMITTED), filled(90, "c")]
-    with opened(keep_ticks_ns=DAY * S) as store:
+    with opening(keep_ticks_ns=DAY * S) as store:
         write(store, tick(0, "other"), *chain[:4])
         write(store, tick(5, "other2"), chain[4])
         write(store, tick(9 * DAY))
@@ -144,14 +164,14 @@ def test_the_tick_and_signal_of_an_order_stay_with_it_and_are_found_by_it() -> N
         assert [item.event for item in store.by_correlation_id("c")] == chain
 
 
-def test_a_tick_that_is_its_own_chain_stays_with_what_came_of_it() -> None:
-    with opened(keep_ticks_ns=DAY * S) as store:
+def test_a_tick_that_is_its_own_chain_stays_with_what_came_of_it(opening: Opening) -> None:
+    with opening(keep_ticks_ns=DAY * S) as store:
         write(store, tick(0, name="root"), tick(0, name="plain"), decision(1, "root"), tick(9 * DAY))
         assert ids(store) == ["root", "do-root", f"tick-{9 * DAY}"]
 
 
-def test_the_tick_that_a_fill_of_another_chain_came_of_stays() -> None:
-    with opened(keep_ticks_ns=DAY * S) as store:
+def test_the_tick_that_a_fill_of_another_chain_came_of_stays(opening: Opening) -> None:
+    with opening(keep_ticks_ns=DAY * S) as store:
         write(store, decision(1, "c"), order(1, "c", OrderStatus.SUBMITTED), tick(50, "t"), tick(51, "u"))
         write(store, filled(51, "c", cause="tick-50t"), tick(9 * DAY))
         assert "tick-50t" in ids(store)
@@ -165,8 +185,8 @@ def test_without_a_limit_or_without_a_retention_everything_stays() -> None:
             assert len(ids(store)) == 50
 
 
-def test_the_newest_event_stays_so_that_positions_and_sequences_never_go_back() -> None:
-    with opened(keep_ticks_ns=DAY * S) as store:
+def test_the_newest_event_stays_so_that_positions_and_sequences_never_go_back(opening: Opening) -> None:
+    with opening(keep_ticks_ns=DAY * S) as store:
         write(store, tick(9 * DAY), tick(0))  # a late one came last
         assert (store.last_position(), store.last_sequence()) == (2, 2)
         write(store, tick(9 * DAY + 1))
@@ -174,22 +194,22 @@ def test_the_newest_event_stays_so_that_positions_and_sequences_never_go_back() 
         assert ids(store) == [f"tick-{9 * DAY}", f"tick-{9 * DAY + 1}"]
 
 
-def test_a_clock_that_is_fast_somewhere_deletes_nothing() -> None:
-    with opened(clock=At(T0 + 100), keep_ticks_ns=DAY * S) as store:
+def test_a_clock_that_is_fast_somewhere_deletes_nothing(opening: Opening) -> None:
+    with opening(clock=At(T0 + 100), keep_ticks_ns=DAY * S) as store:
         write(store, tick(0), tick(50), warning(400 * DAY))
         assert len(ids(store)) == 3
 
 
-def test_catching_up_after_a_long_time_away_deletes_by_the_age_within_the_log() -> None:
-    with opened(keep_ticks_ns=60 * S) as store:
+def test_catching_up_after_a_long_time_away_deletes_by_the_age_within_the_log(opening: Opening) -> None:
+    with opening(keep_ticks_ns=60 * S) as store:
         write(store, tick(0, "c"), signal(0, "c"))
         write(store, decision(1, "c"))
         write(store, tick(120))
         assert ids(store) == ["tick-0c", "signal-c", "do-c", "tick-120"]
 
 
-def test_a_batch_deletes_a_bounded_number_and_the_next_ones_the_rest() -> None:
-    with opened(keep_ticks_ns=DAY * S) as store:
+def test_a_batch_deletes_a_bounded_number_and_the_next_ones_the_rest(opening: Opening) -> None:
+    with opening(keep_ticks_ns=DAY * S) as store:
         write(store, *(tick(second) for second in range(3_000)))
         left = [len(ids(store))]
         for turn in range(14):
@@ -202,8 +222,8 @@ def test_a_batch_deletes_a_bounded_number_and_the_next_ones_the_rest() -> None:
         assert not [one for one in ids(store) if one.startswith("tick")]
 
 
-def test_ticks_that_last_are_looked_at_once_and_do_not_hold_up_the_others() -> None:
-    with opened(keep_ticks_ns=DAY * S) as store:
+def test_ticks_that_last_are_looked_at_once_and_do_not_hold_up_the_others(opening: Opening) -> None:
+    with opening(keep_ticks_ns=DAY * S) as store:
         for chain in range(MOST):
             write(store, tick(chain, f"c{chain}"), decision(chain, f"c{chain}"))
         write(store, *(tick(MOST + number) for number in range(50)))
@@ -212,8 +232,8 @@ def test_ticks_that_last_are_looked_at_once_and_do_not_hold_up_the_others() -> N
         assert len(ids(store)) == 2 * MOST + 8
 
 
-def test_chains_go_as_a_whole_with_their_orders_when_they_have_a_limit_of_their_own() -> None:
-    with opened(keep_ticks_ns=DAY * S, keep_ns=30 * DAY * S) as store:
+def test_chains_go_as_a_whole_with_their_orders_when_they_have_a_limit_of_their_own(opening: Opening) -> None:
+    with opening(keep_ticks_ns=DAY * S, keep_ns=30 * DAY * S) as store:
         first, second = "a", "b"
         for chain, end in ((first, 10), (second, 10 * DAY)):
             write(store, tick(0, chain), decision(1, chain), order(1, chain, OrderStatus.SUBMITTED), filled(end, chain))
@@ -229,8 +249,8 @@ def test_chains_go_as_a_whole_with_their_orders_when_they_have_a_limit_of_their_
         assert (list(store.orders()), list(store.fills())) == ([], [])
 
 
-def test_a_chain_with_an_open_order_stays_until_it_is_over() -> None:
-    with opened(keep_ticks_ns=DAY * S, keep_ns=30 * DAY * S) as store:
+def test_a_chain_with_an_open_order_stays_until_it_is_over(opening: Opening) -> None:
+    with opening(keep_ticks_ns=DAY * S, keep_ns=30 * DAY * S) as store:
         write(store, decision(1, "c"), order(1, "c", OrderStatus.SUBMITTED))
         for day in range(40, 400, 40):
             write(store, tick(day * DAY))
@@ -252,7 +272,7 @@ def test_what_is_deleted_makes_room_for_what_comes() -> None:
         assert store._rows("PRAGMA integrity_check") == [("ok",)]
 
 
-def grow(store: SqliteEventStore, turns: Iterable[int], make: Callable[[int, str], Event]) -> list[int]:
+def grow(store: EventStore, turns: Iterable[int], make: Callable[[int, str], Event]) -> list[int]:
     used = []
     for turn in turns:
         write(store, *(make(turn * 100 + number, f"{turn}-{number}") for number in range(100)))
@@ -262,10 +282,11 @@ def grow(store: SqliteEventStore, turns: Iterable[int], make: Callable[[int, str
 
 
 def test_near_the_largest_size_the_oldest_ticks_go_and_new_ones_are_taken(
+    opening: Opening,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     limit = 1024**2
-    with caplog.at_level(logging.WARNING), opened(keep_ticks_ns=DAY * S, max_bytes=limit) as store:
+    with caplog.at_level(logging.WARNING), opening(keep_ticks_ns=DAY * S, max_bytes=limit) as store:
         write(store, tick(0, "c"), decision(0, "c"))
         used = grow(store, range(1, 80), tick)
         assert max(used) < limit
@@ -276,9 +297,11 @@ def test_near_the_largest_size_the_oldest_ticks_go_and_new_ones_are_taken(
     assert [record.message.count("% full") for record in caplog.records] == [1]
 
 
-def test_at_the_largest_size_ticks_are_left_out_and_orders_are_not(caplog: pytest.LogCaptureFixture) -> None:
+def test_at_the_largest_size_ticks_are_left_out_and_orders_are_not(
+    opening: Opening, caplog: pytest.LogCaptureFixture
+) -> None:
     limit = 1024**2
-    with caplog.at_level(logging.ERROR), opened(keep_ticks_ns=DAY * S, max_bytes=limit) as store:
+    with caplog.at_level(logging.ERROR), opening(keep_ticks_ns=DAY * S, max_bytes=limit) as store:
         used = grow(store, range(30), decision)
         assert max(used) > limit
         write(store, tick(4_000, "x"), tick(4_001, "y"), decision(4_001, "y"), filled(4_002, "z", cause="tick-4000x"))
@@ -293,21 +316,20 @@ def test_at_the_largest_size_ticks_are_left_out_and_orders_are_not(caplog: pytes
     assert [record.message.count("has reached storage.max_bytes") for record in caplog.records] == [1]
 
 
-def test_at_the_largest_size_the_oldest_chains_go_sooner_where_they_have_a_limit() -> None:
+def test_at_the_largest_size_the_oldest_chains_go_sooner_where_they_have_a_limit(opening: Opening) -> None:
     limit = 1024**2
-    with opened(keep_ticks_ns=DAY * S, keep_ns=900 * DAY * S, max_bytes=limit) as store:
+    with opening(keep_ticks_ns=DAY * S, keep_ns=900 * DAY * S, max_bytes=limit) as store:
         used = grow(store, range(200), lambda second, chain: decision(60 * second, chain))
         assert max(used) < 1.1 * limit
         assert used[-1] > 0.8 * limit
         assert ids(store)[-1] == "do-199-99"
 
 
-def test_a_full_store_takes_ticks_again_when_there_is_room(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    path = tmp_path / "store.sqlite"
-    with opened(path) as store:
+def test_a_full_store_takes_ticks_again_when_there_is_room(opening: Opening, caplog: pytest.LogCaptureFixture) -> None:
+    with opening() as store:
         grow(store, range(12), tick)
         size = store.meter.used_bytes if store.meter else 0
-    with caplog.at_level(logging.WARNING), opened(path, keep_ticks_ns=DAY * S, max_bytes=size) as store:
+    with caplog.at_level(logging.WARNING), opening(keep_ticks_ns=DAY * S, max_bytes=size) as store:
         write(store, tick(2_000))
         assert store.by_id("tick-2000") is None, "full when it was opened"
         for turn in range(4):

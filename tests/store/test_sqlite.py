@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import sqlite3
-import threading
 from collections.abc import Iterator
 from decimal import Decimal
 from pathlib import Path
 
 import pytest
-from msgspec.structs import replace
 
 from botplatform.core.events import (
     Event,
@@ -18,14 +16,11 @@ from botplatform.core.events import (
     OrderStatus,
     PositionSide,
     Side,
-    SignalEvent,
     SystemEvent,
 )
-from botplatform.core.trace_id import trace_id
-from botplatform.errors import InvalidEvent, StoreBusy, StoreError
-from botplatform.store.event_store import EventStore
+from botplatform.errors import StoreBusy, StoreError
 from botplatform.store.schema import VERSION
-from botplatform.store.sqlite import BEGINNINGS, PAGE, SqliteEventStore, lookup_query, prefix_query, replay_query
+from botplatform.store.sqlite import BEGINNINGS, SqliteEventStore, lookup_query, prefix_query, replay_query
 
 D = Decimal
 
@@ -83,154 +78,6 @@ def fill(trade_id: str, quantity: str, *, event_id: str = "", price: str = "100.
     )
 
 
-def test_is_an_event_store(store: SqliteEventStore) -> None:
-    assert isinstance(store, EventStore)
-
-
-def test_events_come_back_equal_and_in_the_order_of_writing(store: SqliteEventStore) -> None:
-    events = [tick(0), submitted(), fill("t1", "0.50")]
-    assert store.append([(event, 7 + index) for index, event in enumerate(events)]) == 3
-    found = list(store.read())
-    assert [item.event for item in found] == events
-    assert [item.sequence for item in found] == [7, 8, 9]
-    assert [item.position for item in found] == [1, 2, 3]
-    assert (store.last_position(), store.last_sequence()) == (3, 9)
-
-
-def test_an_empty_store_has_nothing(store: SqliteEventStore) -> None:
-    assert (list(store.read()), list(store.orders()), list(store.fills())) == ([], [], [])
-    assert (store.last_position(), store.last_sequence()) == (0, 0)
-    assert store.by_id("none") is None
-    assert store.order("none") is None
-
-
-def test_an_event_delivered_twice_counts_once(store: SqliteEventStore) -> None:
-    assert store.append([(tick(1), 1), (tick(1), 1)]) == 1
-    assert store.append([(tick(1), 5), (tick(2), 6)]) == 1
-    assert [(item.event.id, item.sequence) for item in store.read()] == [("tick-1", 1), ("tick-2", 6)]
-
-
-def test_events_without_a_log_have_no_sequence(store: SqliteEventStore) -> None:
-    store.append([(tick(1), None)])
-    assert [item.sequence for item in store.read()] == [None]
-    assert store.last_sequence() == 0
-
-
-def test_what_was_written_is_there_after_opening_again(path: Path) -> None:
-    with SqliteEventStore(path) as first:
-        first.append([(submitted(), 1), (fill("t1", "2"), 2)])
-    with SqliteEventStore(path) as second:
-        second.append([(submitted(), 1), (fill("t1", "2"), 2)])
-        assert second.last_position() == 2
-        assert [record.status for record in second.orders()] == [OrderStatus.FILLED]
-        assert len(list(second.fills())) == 1
-
-
-def test_a_chain_an_order_and_a_trade_are_found(store: SqliteEventStore) -> None:
-    store.append([(tick(0), 1), (submitted(), 2), (tick(1, "chain"), 3), (fill("t1", "1"), 4), (submitted("o2"), 5)])
-    chain = store.by_correlation_id("chain")
-    assert [item.event.id for item in chain] == ["sub-o1", "tick-1", "fill-t1", "sub-o2"]
-    assert [item.event.id for item in store.by_correlation_id("chain", limit=2)] == ["sub-o1", "tick-1"]
-    assert [item.event.id for item in store.by_order_id("o1")] == ["sub-o1", "fill-t1"]
-    assert [item.event.id for item in store.by_trade_id("t1")] == ["fill-t1"]
-    one = store.by_id("tick-1")
-    assert one is not None
-    assert one.event == tick(1, "chain")
-    assert store.by_correlation_id("nobody") == []
-
-
-def test_a_chain_is_found_by_its_trace_id_whether_or_not_its_own_id_is_one(store: SqliteEventStore) -> None:
-    ours, uuid, word = "a" * 31 + "1", "0191F3A0-7e2b-7c61-8f6e-3b1d2a4c5e6f", "my chain"
-    events = [tick(0, ours), tick(1, uuid), tick(2, word), tick(3, word), tick(4, uuid)]
-    alone = Event("market.snapshot", MarketEvent("BTCUSDT", 1.0), "feed", timestamp_ns=9, id="alone")
-    store.append([(event, None) for event in [*events, alone]])
-
-    def ids(correlation_id: str) -> list[str]:
-        return [item.event.id for item in store.by_trace_id(trace_id(correlation_id))]
-
-    assert ids(ours) == ["tick-0"]
-    assert ids(uuid) == ["tick-1", "tick-4"]
-    assert ids(word) == ["tick-2", "tick-3"]
-    assert ids("alone") == ["alone"]
-    assert [item.event.id for item in store.by_trace_id(trace_id(uuid).upper())] == ["tick-1", "tick-4"]
-    assert store.by_trace_id("my chain") == []
-
-
-def test_what_came_of_an_event_is_found_in_whatever_chain(store: SqliteEventStore) -> None:
-    effect = replace(tick(1, "one"), causation_id="tick-0")
-    elsewhere = replace(tick(2, "other"), causation_id="tick-0")
-    store.append([(event, None) for event in (tick(0, "one"), effect, elsewhere, tick(3))])
-    assert [item.event.id for item in store.by_causation_id("tick-0")] == ["tick-1", "tick-2"]
-    assert store.by_causation_id("") == []
-
-
-def test_a_beginning_finds_one_event_for_each_id_that_has_it(store: SqliteEventStore) -> None:
-    store.append([(tick(0, "chain-a"), 1), (tick(1, "chain-a"), 2), (tick(2, "chain-b"), 3), (submitted("order-1"), 4)])
-    store.append([(fill("trade-1", "1", order_id="order-1"), 5), (fill("trade-2", "1", order_id="order-1"), 6)])
-
-    def ids(start: str, limit: int = 10) -> list[str]:
-        return [item.event.id for item in store.beginning_with(start, limit=limit)]
-
-    assert ids("chain-") == ["tick-0", "tick-2"]
-    assert ids("order-1") == ["sub-order-1"]
-    assert ids("trade-") == ["fill-trade-1", "fill-trade-2"]
-    assert ids("tick-", limit=2) == ["tick-0", "tick-1"]
-    assert ids("nothing") == []
-
-
-def test_replay_takes_patterns_and_a_span(store: SqliteEventStore) -> None:
-    signal = Event("signal.snapshot", SignalEvent("BTCUSDT", "default"), "signals", timestamp_ns=5, id="signal")
-    beat = Event("system.heartbeat", SystemEvent("signals"), "signals", timestamp_ns=6, id="beat")
-    store.append([(event, None) for event in (tick(0), signal, submitted(), beat, tick(1), fill("t1", "1"))])
-
-    def ids(*patterns: str, after: int = 0, until: int | None = None, limit: int | None = None) -> list[str]:
-        return [item.event.id for item in store.read(patterns, after=after, until=until, limit=limit)]
-
-    assert ids("order.*") == ["sub-o1", "fill-t1"]
-    assert ids("market.snapshot", "order.submitted") == ["tick-0", "sub-o1", "tick-1"]
-    assert ids("*", after=2, until=5) == ["sub-o1", "beat", "tick-1"]
-    assert ids("order.*", "market.*", after=1, until=5) == ["sub-o1", "tick-1"]
-    assert ids("order.*", "market.*", limit=2) == ["tick-0", "sub-o1"]
-    assert ids("*", limit=0) == []
-    assert ids() == []
-
-
-def test_a_pattern_that_matches_nothing_is_refused_at_once(store: SqliteEventStore) -> None:
-    with pytest.raises(InvalidEvent, match="matches no event type"):
-        store.read(["orders.*"])
-
-
-def test_replay_goes_on_over_many_pages_and_sees_what_is_written_meanwhile(store: SqliteEventStore) -> None:
-    count = 2 * PAGE + 5
-    store.append([(tick(number), None) for number in range(count)])
-    reading = store.read(["market.*"])
-    first = next(reading)
-    store.append([(tick(count), None)])
-    rest = [item.event.timestamp_ns for item in reading]
-    assert [first.event.timestamp_ns, *rest] == list(range(1, count + 2))
-    assert sum(1 for _ in store.read(limit=PAGE + 1)) == PAGE + 1
-
-
-def test_reading_holds_one_page_however_many_events_there_are(
-    store: SqliteEventStore, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    store.append([(tick(number), None) for number in range(3 * PAGE)])
-    pages: list[int] = []
-    rows = store._rows
-
-    def counted(query: str, bound: tuple[object, ...] = ()) -> list[object]:
-        found = rows(query, bound)
-        pages.append(len(found))
-        return found
-
-    monkeypatch.setattr(store, "_rows", counted)
-    reading = store.read()
-    next(reading)
-    assert pages == [PAGE]
-    assert sum(1 for _ in reading) == 3 * PAGE - 1
-    assert max(pages) == PAGE
-
-
 def test_lookups_and_replay_use_the_indexes_on_a_hundred_thousand_events(store: SqliteEventStore) -> None:
     for start in range(0, 100_000, 5_000):
         store.append([(tick(number, f"c{number // 4}"), number) for number in range(start, start + 5_000)])
@@ -255,60 +102,6 @@ def test_lookups_and_replay_use_the_indexes_on_a_hundred_thousand_events(store: 
         explained = plan(query, *bound, 5)
         assert "TEMP B-TREE" not in explained, explained
         assert "SCAN" not in explained, explained
-
-
-def test_an_order_is_folded_over_several_batches(store: SqliteEventStore) -> None:
-    store.append([(submitted(), 1)])
-    store.append([(fill("t1", "0.5", price="100"), 2)])
-    store.append([(order("order.accepted", OrderStatus.ACCEPTED, "acc", venue_order_id="v9"), 3)])
-    store.append([(fill("t2", "1.5", price="102"), 4), (submitted("o2"), 5)])
-    one, two = store.orders()
-    assert (one.order_id, one.status, one.filled_qty, one.avg_px) == ("o1", OrderStatus.FILLED, D("2.0"), D("101.5"))
-    assert (one.venue_order_id, one.commission, one.price) == ("v9", D("0.020"), D("100.50"))
-    assert (two.order_id, two.status, two.sequence) == ("o2", OrderStatus.SUBMITTED, 1)
-    assert [record.order_id for record in store.orders(open_only=True)] == ["o2"]
-    assert [record.order_id for record in store.orders(symbol="ETHUSDT")] == []
-    assert store.order("o1") == one
-
-
-def test_a_fill_counts_once_per_venue_symbol_and_trade_id(store: SqliteEventStore) -> None:
-    store.append([(submitted(), 1), (fill("t1", "0.5"), 2), (fill("t1", "0.5", event_id="again"), 3)])
-    store.append([(fill("t1", "0.7", event_id="other-numbers"), 4)])
-    store.append([(submitted("o2"), 5), (fill("t1", "0.5", event_id="other-order", order_id="o2"), 6)])
-    assert [(item.trade_id, item.quantity) for item in store.fills()] == [("t1", D("0.5"))]
-    assert [record.filled_qty for record in store.orders()] == [D("0.5"), D(0)]
-    assert store.last_position() == 6
-
-
-def test_the_trade_journal_is_exact(store: SqliteEventStore) -> None:
-    store.append([(submitted(), 1), (fill("t1", "0.500"), 2), (fill("t2", "0.1"), 3)])
-    first, _ = store.fills()
-    assert str(first.quantity) == "0.500"
-    assert (first.price, first.commission, first.commission_currency) == (D("100.5"), D("0.010"), "USDT")
-    assert (first.side, first.position_side, first.strategy) == (Side.BUY, PositionSide.LONG, "hedge")
-    assert (first.event_id, first.correlation_id) == ("fill-t1", "chain")
-    assert len(list(store.fills(order_id="o1", symbol="BTCUSDT"))) == 2
-    assert list(store.fills(order_id="o9")) == []
-
-
-def test_an_overfill_is_kept_as_an_event_but_not_as_a_trade(store: SqliteEventStore) -> None:
-    store.append([(submitted(), 1), (fill("t1", "2"), 2), (fill("t2", "1"), 3)])
-    assert [item.trade_id for item in store.fills()] == ["t1"]
-    assert len(store.by_order_id("o1")) == 3
-
-
-def test_the_reason_of_a_rejection_is_in_the_journal(store: SqliteEventStore) -> None:
-    rejected = order("order.rejected", OrderStatus.REJECTED, "rej", reason_code="MARGIN", reason_text="too little")
-    store.append([(submitted(), 1), (rejected, 2)])
-    record = store.order("o1")
-    assert record is not None
-    assert (record.status, record.reason_code, record.reason_text) == (OrderStatus.REJECTED, "MARGIN", "too little")
-
-
-def test_a_report_of_an_order_that_is_not_ours_changes_no_journal(store: SqliteEventStore) -> None:
-    foreign = order("order.filled", OrderStatus.FILLED, "foreign", strategy="", position_side=None)
-    assert store.append([(foreign, 1)]) == 1
-    assert list(store.orders()) == []
 
 
 def test_a_batch_is_written_whole_or_not_at_all(store: SqliteEventStore) -> None:
@@ -406,35 +199,3 @@ def test_reading_only_needs_a_store_and_never_writes(path: Path) -> None:
         assert [item.event.id for item in reader.read()] == ["tick-1"]
         with pytest.raises(StoreError, match="it can only be read"):
             reader.append([(tick(2), 2)])
-
-
-def test_a_damaged_event_is_named(store: SqliteEventStore) -> None:
-    store.append([(tick(1), 1)])
-    store._connection.execute("UPDATE events SET body = x'ff'")
-    with pytest.raises(StoreError, match=r"the event at position 1 .* is damaged"):
-        list(store.read())
-
-
-def test_a_closed_store_says_so(path: Path) -> None:
-    store = SqliteEventStore(path)
-    store.close()
-    store.close()
-    with pytest.raises(StoreError, match="closed"):
-        store.append([(tick(1), 1)])
-
-
-def test_a_reader_in_another_thread_sees_whole_batches_while_writing_goes_on(store: SqliteEventStore) -> None:
-    seen: list[int] = []
-    done = threading.Event()
-
-    def watch() -> None:
-        while not seen or not done.is_set():
-            seen.append(sum(1 for _ in store.read(limit=PAGE)))
-
-    reader = threading.Thread(target=watch)
-    reader.start()
-    for start in range(0, 500, 10):
-        store.append([(tick(number), None) for number in range(start, start + 10)])
-    done.set()
-    reader.join()
-    assert all(count % 10 == 0 for count in seen)

@@ -21,16 +21,16 @@ logger = logging.getLogger(__name__)
 class StorageWorker(SinkWorker):
     """The storage sink and its durable consumer, which begins once the store can be reached.
 
-    `open` connects to the store, in a thread: it may block for seconds. While it raises `StoreAway`, it is tried again
+    `connect` connects to the store, in a thread: it may block for seconds. While it raises `StoreAway`, it is tried again
     for as long as it takes, beside everything else: the events wait in the log. What else goes wrong is raised by
     `start`, or told to `failed` when the start had returned. `trouble` says why the sink cannot write; empty while it can.
     """
 
     def __init__(
-        self, *arguments: Any, open_store: Callable[[], object], trouble: Callable[[], str], **options: Any
+        self, *arguments: Any, connect: Callable[[], object], trouble: Callable[[], str], **options: Any
     ) -> None:
         super().__init__(*arguments, **options)
-        self._open = open_store
+        self._connect = connect
         self._trouble = trouble
         self._away = ""
         self._waiting: asyncio.Task[None] | None = None
@@ -49,7 +49,7 @@ class StorageWorker(SinkWorker):
 
     async def _begun(self) -> bool:
         try:
-            await asyncio.to_thread(self._open)
+            await asyncio.to_thread(self._connect)
             await super().start()
         except StoreAway as e:
             if not self._away:

@@ -70,7 +70,7 @@ class EventStore(Protocol):
     def __exit__(self, *_: object) -> None:
         """Close the store."""
 
-    def open(self) -> None:
+    def connect(self) -> None:
         """Connect to it now, where it is not a file, and make its tables where there are none."""
 
     def append(self, events: Iterable[tuple[Event, int | None]]) -> int:

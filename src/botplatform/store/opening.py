@@ -36,7 +36,7 @@ def open_reader(storage: StorageSettings) -> EventStore:
     if storage.url is None:
         return SqliteEventStore(storage.path, read_only=True)
     store = _postgres(storage.url.get_secret_value(), read_only=True)
-    store.open()
+    store.connect()
     return store
 
 
@@ -48,7 +48,7 @@ def prepare_store(storage: StorageSettings) -> str:
     if storage.url is None:
         return ""
     with _postgres(storage.url.get_secret_value()) as store:
-        store.open()
+        store.connect()
         return store.where
 
 

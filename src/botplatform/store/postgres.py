@@ -40,13 +40,30 @@ LAST: Final = "\U0010ffff"
 ROW_BYTES: Final = 560
 """What an event takes beside its body and its ids, with its places in the indexes; measured."""
 _COLUMNS: Final = "position, sequence, body"
-_INSERT: Final = """
-    INSERT INTO events (sequence, id, type, key, correlation_id, trace_id, causation_id, source, timestamp_ns, order_id,
-        trade_id, short_lived, age_from_ns, size, body)
-    SELECT * FROM unnest(%s::bigint[], %s::text[], %s::text[], %s::text[], %s::text[], %s::text[], %s::text[],
+_ROW: Final = (
+    *(
+        "sequence",
+        "id",
+        "type",
+        "key",
+        "correlation_id",
+        "trace_id",
+        "causation_id",
+        "source",
+        "timestamp_ns",
+        "order_id",
+    ),
+    *("trade_id", "short_lived", "age_from_ns", "size", "body"),
+)
+# Positions are given by hand, which is safe where one writes at a time: a sequence of the server's would have gaps.
+_INSERT: Final = f"""
+    INSERT INTO events (position, {", ".join(_ROW)})
+    SELECT (SELECT coalesce(max(position), 0) FROM events) + given.place, {", ".join(f"given.{name}" for name in _ROW)}
+    FROM unnest(%s::bigint[], %s::text[], %s::text[], %s::text[], %s::text[], %s::text[], %s::text[],
         %s::text[], %s::bigint[], %s::text[], %s::text[], %s::boolean[], %s::bigint[], %s::integer[], %b::bytea[])
-    ON CONFLICT (id) DO NOTHING RETURNING id, size
-"""
+        WITH ORDINALITY AS given ({", ".join(_ROW)}, place)
+    ORDER BY given.place ON CONFLICT (id) DO NOTHING RETURNING id, size
+"""  # noqa: S608  # constants only
 logger = logging.getLogger(__name__)
 
 
@@ -79,7 +96,7 @@ class PostgresEventStore:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def open(self) -> None:
+    def connect(self) -> None:
         """Connect now, make the tables or bring them up to date; raise `StoreError` when that cannot be."""
         with self._lock:
             self._connected()
@@ -132,6 +149,8 @@ class PostgresEventStore:
     @contextmanager
     def _transaction(self, doing: str) -> Iterator[PostgresRows]:
         """Hold the lock and a transaction that no other writer is in; it is undone when anything is raised."""
+        if self._read_only:
+            raise StoreError(f"cannot {doing} the event store {self.where}: it can only be read here")
         with self._used(doing) as connection, connection.transaction():
             connection.execute("SELECT used_bytes FROM store FOR UPDATE")
             yield PostgresRows(connection)
@@ -157,7 +176,7 @@ class PostgresEventStore:
     def _insert(self, given: Sequence[tuple[Event, int | None]]) -> int:
         columns = [list(column) for column in zip(*(_row(event, sequence) for event, sequence in given), strict=True)]
         with self._transaction("write") as rows:
-            new: dict[str, int] = dict(rows.connection.execute(_INSERT, columns).fetchall())
+            new: dict[str, int] = dict(rows.connection.execute(_INSERT.encode(), columns).fetchall())
             orders = {event.id: event for event, _ in reversed(given) if type(event.payload) is OrderEvent}
             unseen = [event for event, _ in given if event.id in new and orders.pop(event.id, None) is not None]
             if unseen:

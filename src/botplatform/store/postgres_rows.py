@@ -43,11 +43,13 @@ _DELETE: Final = """
     UPDATE store SET used_bytes = used_bytes - (SELECT coalesce(sum(size), 0) FROM gone)
 """
 _UPSERT_ORDER: Final = (
-    f"INSERT INTO orders ({', '.join(ORDER_COLUMNS)}) VALUES ({', '.join(['%s'] * len(ORDER_COLUMNS))}) "  # noqa: S608  # constants only
+    f"INSERT INTO orders (number, {', '.join(ORDER_COLUMNS)}) VALUES "  # noqa: S608  # constants only
+    f"((SELECT coalesce(max(number), 0) + 1 FROM orders), {', '.join(['%s'] * len(ORDER_COLUMNS))}) "
     f"ON CONFLICT (order_id) DO UPDATE SET {', '.join(f'{name} = excluded.{name}' for name in ORDER_COLUMNS[1:])}"
 )
 _INSERT_FILL: Final = (
-    f"INSERT INTO fills ({', '.join(FILL_COLUMNS)}) VALUES ({', '.join(['%s'] * len(FILL_COLUMNS))}) "  # noqa: S608  # constants only
+    f"INSERT INTO fills (number, {', '.join(FILL_COLUMNS)}) VALUES "  # noqa: S608  # constants only
+    f"((SELECT coalesce(max(number), 0) + 1 FROM fills), {', '.join(['%s'] * len(FILL_COLUMNS))}) "
     "ON CONFLICT (venue, symbol, trade_id) DO NOTHING"
 )
 _FILL_ORDERS: Final = """

@@ -30,7 +30,7 @@ _SESSION: Final = (
 _VERSION_1: Final[tuple[LiteralString, ...]] = (
     """
     CREATE TABLE events (
-        position BIGINT GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+        position BIGINT PRIMARY KEY,
         sequence BIGINT,
         id TEXT COLLATE "C" NOT NULL UNIQUE,
         type TEXT COLLATE "C" NOT NULL,
@@ -65,7 +65,7 @@ _VERSION_1: Final[tuple[LiteralString, ...]] = (
     "CREATE INDEX events_lasting_causes ON events (causation_id) WHERE NOT short_lived AND causation_id <> ''",
     """
     CREATE TABLE orders (
-        number BIGINT GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+        number BIGINT PRIMARY KEY,
         order_id TEXT COLLATE "C" NOT NULL UNIQUE,
         symbol TEXT NOT NULL,
         venue TEXT NOT NULL,
@@ -96,7 +96,7 @@ _VERSION_1: Final[tuple[LiteralString, ...]] = (
     "CREATE INDEX orders_open_chains ON orders (correlation_id) WHERE is_open",
     """
     CREATE TABLE fills (
-        number BIGINT GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+        number BIGINT PRIMARY KEY,
         venue TEXT COLLATE "C" NOT NULL,
         symbol TEXT COLLATE "C" NOT NULL,
         trade_id TEXT COLLATE "C" NOT NULL,

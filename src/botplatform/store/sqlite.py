@@ -84,7 +84,7 @@ class SqliteEventStore:
         """The path of the file."""
         return self.path
 
-    def open(self) -> None:
+    def connect(self) -> None:
         """Do nothing: the file is open."""
 
     def append(self, events: Iterable[tuple[Event, int | None]]) -> int:
