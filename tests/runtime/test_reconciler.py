@@ -88,9 +88,9 @@ class Bench:
     def _at_s(self) -> float:
         return (time.time_ns() - START_NS) / 1e9
 
-    async def decide(self, *actions: ActionIntent) -> None:
+    async def decide(self, *actions: ActionIntent, age_s: float = 0.0) -> None:
         self.decided += 1
-        await self.log.publish(decision(*actions, at_s=self._at_s(), id=f"decision-{self.decided}"))
+        await self.log.publish(decision(*actions, at_s=self._at_s() - age_s, id=f"decision-{self.decided}"))
 
     async def reconciled(self) -> None:
         await asyncio.wait_for(self.worker.reconciler.wait_done(), PATIENCE_S)
@@ -178,9 +178,10 @@ async def test_a_venue_that_cannot_be_compared_with_keeps_trading_refused_and_sa
     assert error.code == "NOT_RECONCILED"
     assert "nothing is sent to it: no positions today" in error.message
     assert asked >= ATTEMPTS
-    await bench.decide()
+    await bench.decide(age_s=3.5)
     (denied,) = await bench.wait_for("order.denied")
-    assert denied.reason_code == "STALE_DECISION"
+    assert denied.reason_code == "NOT_RECONCILED"
+    assert "far has not said what became of earlier orders before the decision was 5 s old" in denied.reason_text
     assert bench.venue.received == []
     bench.venue.fetch_positions = positions
     await bench.reconciled()
@@ -197,9 +198,9 @@ async def test_what_filled_while_the_connection_was_lost_is_there_before_the_nex
     bench.connection_changed(False)
     bench.venue.pushes = False
     bench.venue.price = 94.0
-    await bench.decide(intent(size="0.5"))
+    await bench.decide(intent(size="0.5"), age_s=3.5)
     (denied,) = await bench.wait_for("order.denied")
-    assert denied.reason_code == "STALE_DECISION"
+    assert denied.reason_code == "NOT_RECONCILED"
     async with asyncio.timeout(PATIENCE_S):
         while not bench.venue.behind.positions():  # noqa: ASYNC110  # the venue tells nobody
             await asyncio.sleep(0.01)
@@ -262,6 +263,65 @@ async def test_a_decision_from_before_the_start_waits_for_the_comparison_and_is_
     await bench.holds("1")
     assert len(bench.venue.received) == 1
     assert bench.of("order.denied") == []
+
+
+async def test_decisions_made_while_it_is_compared_are_held_in_order_and_sent_when_that_ends(bench: Bench) -> None:
+    slow = asyncio.Event()
+    open_orders = bench.venue.fetch_open_orders
+
+    async def wait(symbol: str | None = None) -> Any:
+        await slow.wait()
+        return await open_orders(symbol)
+
+    bench.venue.fetch_open_orders = wait
+    bench.make_worker()
+    await bench.start()
+    for size in ("3", "2", "1"):
+        await bench.decide(intent(size=size, order_type="LIMIT", limit_price="95"))
+    await bench.wait_for("order.submitted", 3)
+    await asyncio.sleep(0.05)
+    assert (bench.venue.received, bench.worker.reconciler.done) == ([], False)
+    slow.set()
+    await bench.wait_for("order.accepted", 3)
+    assert [request.quantity for request in bench.venue.received] == [Decimal(3), Decimal(2), Decimal(1)]
+    assert bench.of("order.denied") == []
+
+
+async def test_what_gets_too_old_while_the_venue_is_asked_is_denied_and_what_came_later_is_sent(bench: Bench) -> None:
+    slow = asyncio.Event()
+    open_orders = bench.venue.fetch_open_orders
+
+    async def wait(symbol: str | None = None) -> Any:
+        await slow.wait()
+        return await open_orders(symbol)
+
+    bench.venue.fetch_open_orders = wait
+    bench.make_worker()
+    await bench.start()
+    await bench.decide(intent(size="3"), age_s=6)
+    await bench.decide(intent(size="2"), age_s=3.5)
+    await bench.decide(intent(size="1"))
+    stale, late = await bench.wait_for("order.denied", 2)
+    assert (stale.reason_code, late.reason_code) == ("STALE_DECISION", "NOT_RECONCILED")
+    slow.set()
+    await bench.holds("1")
+    assert [request.quantity for request in bench.venue.received] == [Decimal(1)]
+
+
+async def test_a_cancel_does_not_wait_behind_orders_that_are_held(bench: Bench) -> None:
+    await bench.start()
+    await bench.reconciled()
+    await bench.decide(intent(size="2", order_type="LIMIT", limit_price="95"))
+    await bench.wait_for("order.accepted")
+    bench.connection_changed(False)
+    await bench.decide(intent(size="0.5"))
+    await bench.wait_for("order.submitted", 2)
+    resting = bench.of("order.accepted")[0].order_id
+    await bench.decide(intent("cancel", order_id=resting))
+    await bench.wait_for("order.cancelled")
+    assert len(bench.venue.received) == 1
+    bench.connection_changed(True)
+    await bench.holds("0.5")
 
 
 async def test_an_execution_that_the_venue_counts_and_never_lists_is_made_up_once(

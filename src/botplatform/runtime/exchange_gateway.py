@@ -33,7 +33,7 @@ from botplatform.runtime.gateway_words import (
     submitted_again,
 )
 from botplatform.runtime.last_gate import LastGate
-from botplatform.runtime.order_inquiry import Inquiry
+from botplatform.runtime.order_inquiry import Inquiry, is_known
 from botplatform.runtime.reconciler import Reconciler
 from botplatform.runtime.simulated_gateway import order_request
 from botplatform.runtime.trading_state import TradingStateRecord
@@ -173,15 +173,21 @@ class ExchangeGateway:
         await asyncio.shield(self._failed)
 
     async def perform(self, pending: PendingEffect) -> None:
-        """Queue an effect behind those of its symbol; waits only when very many are queued."""
-        symbol = pending.cause.key
+        """Queue an effect behind those of its symbol; waits only when very many are queued.
+
+        Orders wait there while the venue is compared with the log; a cancel of what does not wait passes them.
+        """
+        self._begin()
+        symbol, effect, held = pending.cause.key, pending.effect, not self._reconciler.done
+        if held and type(effect) is CancelOrder and effect.order.order_id not in self._waiting:
+            self._spawn(self._carry_out(pending))
+            return
         lane = self._lanes.get(symbol)
         if lane is None:
             lane = self._lanes[symbol] = asyncio.Queue(MAX_WAITING)
             self._spawn(self._run_lane(lane))
-        self._begin()
-        if type(pending.effect) is SubmitOrder:
-            self._waiting.add(pending.effect.order.order_id)
+        if type(effect) is SubmitOrder:
+            self._waiting.add(effect.order.order_id)
         await lane.put(pending)
 
     def _begin(self) -> None:
@@ -214,15 +220,17 @@ class ExchangeGateway:
 
     async def _run_lane(self, lane: asyncio.Queue[PendingEffect]) -> None:
         while True:
-            pending = await lane.get()
-            try:
-                with within(pending.cause):
-                    if type(pending.effect) is SubmitOrder:
-                        await self._submit(pending.effect.order, pending)
-                    elif type(pending.effect) is CancelOrder:
-                        await self._cancel(pending.effect.order, pending.cause)
-            finally:
-                self._end()
+            await self._carry_out(await lane.get())
+
+    async def _carry_out(self, pending: PendingEffect) -> None:
+        try:
+            with within(pending.cause):
+                if type(pending.effect) is SubmitOrder:
+                    await self._submit(pending.effect.order, pending)
+                elif type(pending.effect) is CancelOrder:
+                    await self._cancel(pending.effect.order, pending.cause)
+        finally:
+            self._end()
 
     def _may_send(self, record: OrderRecord) -> bool:
         """Tell whether an order that never was at the venue is still to be sent: nobody came to it, and it is fresh."""
@@ -322,7 +330,7 @@ class ExchangeGateway:
             while True:
                 found = await inquiry.ask()
                 known = self._lookup(order.order_id)
-                new = [event for event in found.events if not _is_known(event, known)]
+                new = [event for event in found.events if not is_known(event, known)]
                 if found.never_there:
                     new.append(never_there(order, cause, self.source, self._clock.now_ns()))
                 if new:
@@ -389,11 +397,3 @@ class ExchangeGateway:
             return sent
         record = self._lookup(order_id)
         return None if record is None else (record, Cause(record.submitted_id, record.correlation_id))
-
-
-def _is_known(event: Event, record: OrderRecord | None) -> bool:
-    """Tell that the log has what the venue answered: it would be told again at every start."""
-    payload = event.payload
-    if record is None or not isinstance(payload, OrderEvent):
-        return False
-    return payload.trade_id in record.trades if payload.trade_id else payload.status is record.status

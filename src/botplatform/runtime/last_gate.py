@@ -32,14 +32,16 @@ class LastGate(NamedTuple):
         """Say why an order must not be sent, and when it was looked at; the trading state is read last.
 
         The time is taken before the right to send is looked at: however long the process is paused afterwards,
-        the request is as old as it is. With `again` the reconciliation itself sends.
+        the request is as old as it is. With `again` the reconciliation itself sends; all others wait for its end,
+        those of one symbol in order, and are denied only when they get too old for that.
         """
         while True:
             refused = await self._refusal(order, decided_ns, again=again)
             if refused is None and self.room is not None:
                 refused = await self.room(order) or await self._refusal(order, decided_ns, again=again)
             checked_ns, right = self.clock.now_ns(), self.right()
-            if right is None or right.valid:
+            compared = again or refused is not None or self.reconciler.done
+            if compared and (right is None or right.valid):
                 return refused, checked_ns
 
     async def _refusal(self, order: OrderEvent, decided_ns: int, *, again: bool) -> Refusal | None:
@@ -49,6 +51,6 @@ class LastGate(NamedTuple):
             await right.wait_valid()
         text = None if again else await self.reconciler.refusal(decided_ns, self.max_age_s)
         if text is not None:
-            return Reason.STALE_DECISION, text
+            return Reason.NOT_RECONCILED, text
         trading = await self.trading()
         return refusal(order, trading, self.clock.now_ns() - decided_ns, self.max_age_s)

@@ -16,7 +16,7 @@ from botplatform.exchanges.reports import report_to_event
 from botplatform.telemetry.tracing import Tracing
 from botplatform.trading.orders import FINISHED, OrderRecord
 
-__all__ = ["Found", "Inquiry"]
+__all__ = ["Found", "Inquiry", "is_known"]
 
 FIRST_PAUSE_S: Final = 0.2
 LONGEST_PAUSE_S: Final = 30.0
@@ -118,3 +118,11 @@ class Inquiry:
     def _event(self, report: ExchangeReport) -> Event:
         now, venue = self._clock.now_ns(), self._exchange.venue
         return report_to_event(report, self._order, self._cause, venue, now, reconciliation=True)
+
+
+def is_known(event: Event, record: OrderRecord | None) -> bool:
+    """Tell that the log has what the venue answered: it would be told again at every start."""
+    payload = event.payload
+    if record is None or not isinstance(payload, OrderEvent):
+        return False
+    return payload.trade_id in record.trades if payload.trade_id else payload.status is record.status

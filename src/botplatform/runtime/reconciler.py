@@ -85,7 +85,6 @@ class Reconciler:
         self._unsent: dict[str, OrderRecord] = {}
         self._withdrawn: set[str] = set()
         self._began_ns = clock.now_ns()
-        self._ended_ns = 0
         self._began_monotonic_ns = clock.monotonic_ns()
         self._losses = 0
         self._in_touch = True
@@ -137,16 +136,23 @@ class Reconciler:
         if in_touch:
             self._wanted.set()
 
-    async def refusal(self, decided_ns: int, patience_s: float) -> str | None:
-        """Say why a decision must not be executed; one from before the reconciliation waits for it to end."""
-        if not self.done and decided_ns < self._began_ns:
-            try:
-                async with asyncio.timeout(patience_s):
-                    await self._done.wait()
-            except TimeoutError:
-                return f"{self._exchange.venue} is still asked for what became of earlier orders"
-        if not self.done or self._began_ns <= decided_ns < self._ended_ns:
-            return f"decided while {self._exchange.venue} was asked for what became of earlier orders"
+    async def refusal(self, decided_ns: int, max_age_s: float) -> str | None:
+        """Hold a decision until the log says what the venue says; say why it must not be executed if it gets too old.
+
+        One that was made meanwhile is held as well: it is as good as one that was made just before. What is too old
+        when it comes is left to whoever looks at its age.
+        """
+        left_s = max_age_s - (self._clock.now_ns() - decided_ns) / 1e9
+        if self.done or not 0 <= left_s <= 2 * max_age_s:  # so old, or so far in the future, that it is refused anyway
+            return None
+        try:
+            async with asyncio.timeout(left_s):
+                await self._done.wait()
+        except TimeoutError:
+            return (
+                f"{self._exchange.venue} has not said what became of earlier orders before the decision was "
+                f"{max_age_s:g} s old, the limit execution.max_decision_age_s"
+            )
         return None
 
     async def run(self) -> None:
@@ -198,7 +204,6 @@ class Reconciler:
         now = self._clock.now_ns()
         if told:
             await self._publish([warning_of(action, self._exchange, self._began_ns, now) for action in told])
-        self._ended_ns = now
         self._withdrawn.clear()
         self.times += 1
         self._done.set()
