@@ -154,14 +154,17 @@ def explicit(durable: str) -> ConsumerConfig:
 
 async def by_bus(bus: JetStreamEventBus, group: str, count: int, traces: OpenTracing) -> float:
     """Consume, handle and publish on the bus, everything traced."""
-    done, seen, tracing, place = asyncio.Event(), 0, traces.tracing, Place(GROUP)
+    done, seen, tracing = asyncio.Event(), 0, traces.tracing
+
+    handling = tracing.handling(Place(GROUP))
 
     async def work(delivery: Delivery) -> None:
         await tracing.publish([answer(delivery.event)], bus.publish_all)
 
     async def handle(delivery: Delivery) -> None:
         nonlocal seen
-        await tracing.process(place, delivery, work)
+        with handling.take(delivery, time.monotonic_ns()):
+            await work(delivery)
         seen += 1
         if seen == count:
             done.set()

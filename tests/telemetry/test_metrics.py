@@ -80,9 +80,8 @@ def test_only_chains_that_are_traced_are_exemplars(event: object, expected: str 
 
 def test_a_sampled_tick_is_an_exemplar_of_both_its_buckets() -> None:
     counting, clock = meter(late_ns=7_000_000)
-    counting.sampled = lambda event: event.correlation_id == "yes"
     for chain in ("yes", "no"):
-        counting.handled(market("BTCUSDT", correlation_id=chain), clock.monotonic_ns() - 70_000)
+        counting.handled(market("BTCUSDT", correlation_id=chain), clock.monotonic_ns() - 70_000, traced=chain == "yes")
     tally = counting.by_type["market.snapshot"]
     found = [each for histogram in (tally.processing, tally.latency) for each in histogram.exemplars if each]
     assert [(each.value_ns, each.correlation_id) for each in found] == [(70_000, "yes"), (7_000_000, "yes")]

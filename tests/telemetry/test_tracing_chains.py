@@ -17,6 +17,7 @@ from botplatform.core.seam import SystemClock
 from botplatform.engines.signals.engine import SignalsEngine
 from botplatform.settings import load_settings
 from botplatform.settings_tracing import TracingSettings
+from botplatform.telemetry.handling import Handling
 from botplatform.telemetry.sampling import ALWAYS, Sampler
 from botplatform.telemetry.setup_tracing import open_tracing
 from botplatform.telemetry.span_ids import consumer_id, producer_id, traceparent
@@ -167,6 +168,11 @@ async def test_an_engine_that_fails_on_a_tick_is_told_though_the_tick_was_not_sa
     assert [span.parent for span in told.named("publish system.error")] == [failed.id]
 
 
+def hands(tracing: Tracing, group: str, delivery: Delivery) -> Handling:
+    """Return a context in which a group has an event."""
+    return tracing.handling(Place(group)).take(delivery, tracing.clock.monotonic_ns())
+
+
 class Deliveries:
     """One event after the other, handled and published by hand, as with headers on JetStream."""
 
@@ -183,13 +189,11 @@ class Deliveries:
         await self.tracing.publish(events, log)
 
     async def handle(self, group: str, event: Event, *outputs: Event, header: str | None = None) -> None:
-        async def take(_: Delivery) -> None:
-            await self.publish(*outputs)
-
         self.sequence += 1
         header = traceparent(event, sampled=self.flags.get(event.id, False)) if header is None else header
         block = f"NATS/1.0\r\nNats-Msg-Id: {event.id}\r\ntraceparent: {header}\r\n\r\n".encode()
-        await self.tracing.process(Place(group), Delivery(event, self.sequence, headers=block), take)
+        with hands(self.tracing, group, Delivery(event, self.sequence, headers=block)):
+            await self.publish(*outputs)
 
 
 def caused(event: Event, cause: Event, source: str) -> Event:
@@ -287,12 +291,11 @@ async def test_instrumentation_inside_of_a_handler_finds_the_span_where_the_chai
     assert traces is not None
     tick, found = market(), list[SpanContext]()
 
-    async def handle(_: Delivery) -> None:
-        found.append(get_current_span().get_span_context())
-
     block = f"NATS/1.0\r\ntraceparent: {traceparent(tick, sampled=sampled)}\r\n\r\n".encode()
     traces.tracing.emit = list[Span]().append
-    await traces.tracing.process(Place("signals"), Delivery(tick, 1, headers=block), handle)
+    with hands(traces.tracing, "signals", Delivery(tick, 1, headers=block)) as traced:
+        assert traced == sampled
+        found.append(get_current_span().get_span_context())
     traces.close()
     expected = int(consumer_id(tick.id, "signals"), 16) if sampled else 0
     assert [context.span_id for context in found] == [expected]

@@ -44,15 +44,11 @@ def delivered(event: Event) -> Delivery:
     return Delivery(event, 1, headers=header.encode())
 
 
-async def test_an_event_is_handled_once_though_it_cannot_be_traced(caplog: pytest.LogCaptureFixture) -> None:
+def test_an_event_is_handled_once_though_it_cannot_be_traced(caplog: pytest.LogCaptureFixture) -> None:
     handled = []
-
-    async def handle(delivery: Delivery) -> None:
-        handled.append(delivery.event)
-
     event = order(cause=market())
-    with caplog.at_level(logging.ERROR):
-        await tracing().process(Place("portfolio"), delivered(event), handle)
+    with caplog.at_level(logging.ERROR), tracing().handling(Place("portfolio")).take(delivered(event), 0):
+        handled.append(event)
     assert handled == [event]
     assert [record.message for record in caplog.records] == ["an event could not be traced; everything else goes on"]
 
@@ -79,16 +75,13 @@ async def test_events_are_published_once_though_they_cannot_be_traced(monkeypatc
 
 
 async def test_what_an_engine_raises_goes_through_as_it_is() -> None:
-    async def handle(_delivery: Delivery) -> None:
-        raise Mute
-
     async def publish_all(_events: Sequence[Event]) -> None:
         raise Mute
 
     told: list[Span] = []
     event = order(cause=market())
-    with pytest.raises(Mute):
-        await tracing(told).process(Place("portfolio"), delivered(event), handle)
+    with pytest.raises(Mute), tracing(told).handling(Place("portfolio")).take(delivered(event), 0):
+        raise Mute
     with pytest.raises(Mute):
         await tracing(told).publish([event], publish_all)
     with pytest.raises(Mute), tracing(told).call("submit", "paper", event.payload, Cause(event.id, "")):

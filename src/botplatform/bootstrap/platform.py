@@ -200,9 +200,6 @@ class _Builder:
             jobs.append(market.wait_ended)
             if self.settings.feed.pace == "real":
                 jobs.append(partial(market.watch_silence, self.clock, SILENCE_EVERY_S))
-        if self.tracing is not None:
-            for name, runner in runners.items():
-                runner.meter.sampled = partial(self.tracing.is_traced, group=name)
         members: Members = self.membership or Solo()
         self.runners = runners
         process = Process(

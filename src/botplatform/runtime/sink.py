@@ -52,6 +52,7 @@ class SinkWorker:
     async def start(self) -> None:
         """Begin to hand events to the sink."""
         after = None if self._after is None else self._after()
+        self._traced_at = Place(name)
         await self._bus.attach(self.name, self._on_delivery, after=after, right=self._right)
 
     async def stop(self) -> None:
@@ -68,16 +69,17 @@ class SinkWorker:
 
     async def _on_delivery(self, delivery: Delivery) -> None:
         if self.tracing is None:
-            await self._hand_over(delivery)
+            await self._hand_over(delivery, begun_ns)
         else:
-            await self.tracing.process(Place(self.name), delivery, self._hand_over)
+            with self.tracing.handling(self._traced_at).take(delivery, begun_ns) as traced:
+                await self._hand_over(delivery, begun_ns, traced=traced)
 
-    async def _hand_over(self, delivery: Delivery) -> None:
-        begun_ns = self._clock.monotonic_ns()
+    async def _hand_over(self, delivery: Delivery, begun_ns: int, *, traced: bool = False) -> None:
         self.scope.take(delivery.event)
         if delivery.redelivered:
             self.meter.redelivered += 1
         await self._take(delivery.event, delivery.sequence)
         self.events_in += 1
-        self.meter.handled(delivery.event, begun_ns)
+        self.meter.handled(delivery.event, begun_ns, traced=traced)
         self.scope.put()
+        begun_ns = self._clock.monotonic_ns()

@@ -21,6 +21,7 @@ from botplatform.runtime.crash_points import crash_point
 from botplatform.runtime.left_out import left_out_by, left_out_event
 from botplatform.runtime.poison import FAILED, QUARANTINED, PoisonHandling
 from botplatform.runtime.quarantine import decode, encode
+from botplatform.telemetry.handling import Handling
 from botplatform.telemetry.metrics import EngineMeter
 from botplatform.telemetry.recovery import LOOK_BACK, rare
 from botplatform.telemetry.tracing import Place, Tracing
@@ -72,6 +73,7 @@ class EngineWorker(PoisonHandling):
         self.tracing: Tracing | None = None
         """Traces what is handled."""
         self._traced_at = Place(self.name)
+        self._handling: Handling | None = None
         self.sequence = 0
         self._saved = Checkpoint(0, b"")  # what a rebuilt engine needs of the last one, and no more: it stays in memory
         self._saved_ns = clock.monotonic_ns()
@@ -79,6 +81,9 @@ class EngineWorker(PoisonHandling):
         self._conflate_waiting = conflate_waiting
         self._left_out: set[int] = set()
         self._caught_up_at = 0
+        self._ending = False
+        self._in_hand = False
+        self._saving: asyncio.Task[None] | None = None
 
     @property
     def checkpoint_age_s(self) -> float:
@@ -107,6 +112,7 @@ class EngineWorker(PoisonHandling):
             self._restore_venue(saved.venue)
             self.aside = decode(saved.aside)
         self.sequence = self._saved.sequence
+        await self._check_log(saved)
         crash_point("takeover.before")
         self._caught_up_at = await self._bus.last_sequence()
         if self.tracing is not None and getattr(self._right, "after_death", False):
@@ -118,11 +124,29 @@ class EngineWorker(PoisonHandling):
         limit = self._conflate_waiting
         crash_point("takeover.after")
         conflation = Conflation(limit, self._caught_up_at) if limit else None
+        self._handling = None if self.tracing is None else self.tracing.handling(self._traced_at)
         await self._bus.attach(
             self.slot, self._on_delivery, after=self.sequence, right=self._right, conflation=conflation
         )
         if restored is not None:
             await self._tell_restored(restored)
+
+    async def _check_log(self, saved: Checkpoint | None) -> None:
+        """Raise `LogTrimmed` when the log no longer has what the state has to be brought up to date with.
+
+        That ends before anything is changed: beginning empty, or behind a gap, would be a wrong position.
+        """
+        trimmed = await self._bus.trimmed()
+        behind = 0 if saved is None else needed_behind(saved)
+        if trimmed.covers(self.slot, behind):
+            return
+        found = "there is no checkpoint" if saved is None else f"the checkpoint needs the log behind {behind}"
+        stood = min(trimmed.places.get(self.slot, trimmed.sequence), trimmed.sequence)
+        raise LogTrimmed(
+            f"the state of {self.slot} cannot be rebuilt: {found}, and the log was trimmed up to {trimmed.sequence} when "
+            f"that was of {stood}; put the key {self.slot} of the bucket {CHECKPOINTS} back from a backup, see `Back up and "
+            "restore` in docs/operations.md"
+        )
 
     def _restored(self, sequence: int) -> Event | None:
         """Make the event that says what was taken over, before anything that the log has behind it is handled."""
@@ -140,16 +164,40 @@ class EngineWorker(PoisonHandling):
         except BusError as e:  # it is too large, or there is no permission for this type, which is new
             logger.warning("%s: nobody hears what was taken over: %s", self.slot, e)
 
+    async def save_if_older(self, seconds: float) -> None:
+        """Save the state when it was saved longer ago than that and has changed since; between two events."""
+        if self.checkpoint_age_s < seconds or self._ending:
+            return
+        self._saving = asyncio.create_task(self._save(), name=f"{self.slot}-save")
+        await asyncio.shield(self._saving)  # cut off, nobody would know which revision the checkpoint has
+
+    async def _save(self) -> None:
+        async with self._turn:
+            right = self._right is None or self._right.valid
+            if right and self._whole and not self._ending:
+                try:
+                    await self._checkpoint()
+                except Fenced:
+                    if not self._ending:
+                        raise
+
+    @property
+    def _whole(self) -> bool:
+        """Tell whether the state is that of a sequence: nothing is half handled, and nothing half settled."""
+        return self._broken is None and self.aside.settling is None and not self._in_hand
+
     async def stop(self) -> None:
         """Finish the event in hand, then save the state."""
+        self._ending = True
         await self._stop_watching()
         await self._bus.detach(self.slot)
         await self._stop_watching()
-        if self._broken is None and self.aside.settling is None:
+        if self._whole:
             await self._checkpoint()
 
     async def abandon(self) -> None:
         """Stop at once and save nothing: somebody else has the partition."""
+        self._ending = True
         await self._abandon_watching()
         await self._bus.detach(self.slot, abandon=True)
         await self._abandon_watching()
@@ -211,17 +259,20 @@ class EngineWorker(PoisonHandling):
                 self.meter.redelivered += 1
             if delivery.sequence > self.sequence:
                 self.scope.take(delivery.event)
+                self._in_hand = True
                 crash_point("input.before")
-                if self.tracing is None:
-                    await self._take(delivery)
+                begun_ns = self._clock.monotonic_ns()
+                if self._handling is None:
+                    await self._take(delivery, begun_ns)
                 else:
-                    await self.tracing.process(self._traced_at, delivery, self._take)
+                    with self._handling.take(delivery, begun_ns) as traced:
+                        await self._take(delivery, begun_ns, traced=traced)
+                self._in_hand = False
                 crash_point("input.after")
                 self.scope.put()
 
-    async def _take(self, delivery: Delivery) -> None:
+    async def _take(self, delivery: Delivery, begun_ns: int, *, traced: bool = False) -> None:
         event, sequence = delivery.event, delivery.sequence
-        begun_ns = self._clock.monotonic_ns()
         if self._known_letters:
             await self._settle_due(sequence)
         if sequence in self._left_out:
@@ -243,7 +294,7 @@ class EngineWorker(PoisonHandling):
             self._caught_up()
         if self.events_in % self._every == 0:
             await self._checkpoint()
-        self.meter.handled(event, begun_ns)
+        self.meter.handled(event, begun_ns, traced=traced)
 
     async def _carry_out(self, event: Event, step: Step) -> None:  # noqa: ARG002  # the event is for those that derive
         """Publish what came of an event."""

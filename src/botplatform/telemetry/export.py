@@ -37,8 +37,8 @@ class Sends(Protocol):
 class SpanQueue:
     """Spans that wait to be sent: at most `limit`; one that finds no room is dropped and counted.
 
-    `put` is for one thread at a time, and costs 0.2 µs. `make` makes the sender, in the sending thread: what it needs
-    takes a fifth of a second to import.
+    `put` is for one thread at a time, and costs 0.2 µs. `make` makes the sender, in the sending thread and at once: what
+    it needs takes a fifth of a second to import.
     """
 
     def __init__(
@@ -107,6 +107,7 @@ class SpanQueue:
             logger.warning("%d spans were not sent: the collector did not take them in time", len(self._waiting))
 
     def _run(self) -> None:
+        self._prepare()
         while not self._closing:
             self._wake.wait(self._flush_s)
             self._wake.clear()
@@ -117,6 +118,13 @@ class SpanQueue:
         self._send_all()
         if not self._abandoned:
             self._close_sender()
+
+    def _prepare(self) -> None:
+        """Import what sends now, while the process starts: later the engines would wait for it."""
+        try:
+            self._sender = self._make()
+        except Exception as e:  # noqa: BLE001  # it is made again when there is something to send, and told of then
+            logger.debug("the exporter of spans could not be made: %s: %s", type(e).__name__, e)
 
     def _close_sender(self) -> None:
         try:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Final, NamedTuple
 
 from botplatform.core.events import Event
@@ -72,12 +72,9 @@ class Tally:
 
 
 class EngineMeter:
-    """Counts for one engine, in all partitions that this process has of it or ever had.
+    """Counts for one engine, in all partitions that this process has of it or ever had."""
 
-    `sampled` tells of an event that is not always traced, such as a tick, whether it is; None: none is.
-    """
-
-    __slots__ = ("_clock", "by_type", "dead_letters", "engine", "published", "redelivered", "sampled", "skewed")
+    __slots__ = ("_clock", "by_type", "dead_letters", "engine", "published", "redelivered", "skewed")
 
     def __init__(self, engine: str, clock: Clock) -> None:
         self.engine = engine
@@ -91,11 +88,13 @@ class EngineMeter:
         """Events put aside because the engine raised on them."""
         self.skewed = 0
         """Events handled before their own timestamp, by the clocks: their latency counts as 0."""
-        self.sampled: Callable[[Event], bool] | None = None
         self._clock = clock
 
-    def handled(self, event: Event, begun_ns: int) -> None:
-        """Count an event whose handling began at `begun_ns` of the monotonic clock, and has ended now."""
+    def handled(self, event: Event, begun_ns: int, *, traced: bool = False) -> None:
+        """Count an event whose handling began at `begun_ns` of the monotonic clock, and has ended now.
+
+        `traced` is told of one that is not always traced, such as a tick.
+        """
         clock = self._clock
         took_ns = clock.monotonic_ns() - begun_ns
         now_ns = clock.now_ns()
@@ -114,7 +113,7 @@ class EngineMeter:
         late = bisect_left(_LATENCY_NS, late_ns)
         latency.counts[late] += 1
         latency.sum_ns += late_ns
-        if tally.traced or (self.sampled is not None and self.sampled(event)):
+        if traced or tally.traced:
             chain = event.correlation_id or event.id
             processing.exemplars[took] = Exemplar(took_ns, chain, now_ns)
             latency.exemplars[late] = Exemplar(late_ns, chain, now_ns)

@@ -126,7 +126,7 @@ class Recovery:
     def is_old(self, turn: Turn) -> bool:
         """Tell whether a dead owner has handled this event already, and its span was sent long ago, or made again."""
         window = self._windows.get((turn.place.group, turn.place.partition)) if self._windows else None
-        if window is None or turn.recovered or turn.sequence > window.last:
+        if window is None or turn.recovered or turn.delivery.sequence > window.last:
             return False
         turn.recovered = True
         return turn.span in window.made or not (turn.needed or turn.event.created_ns >= window.since)

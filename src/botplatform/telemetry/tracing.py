@@ -11,10 +11,10 @@ from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Final
 
-from botplatform.core.event_bus import Delivery
 from botplatform.core.events import Event, OrderEvent, OrderStatus, SystemEvent
 from botplatform.core.seam import Clock
 from botplatform.telemetry.call import Call, Caused
+from botplatform.telemetry.handling import Handling
 from botplatform.telemetry.recovery import Recovery
 from botplatform.telemetry.sampling import ALWAYS, FREQUENT, Sampler
 from botplatform.telemetry.span_ids import client_id, consumer_id, parse_traceparent, producer_id, trace_of
@@ -61,49 +61,48 @@ class Tracing:
         self._sampler = sampler
         self._engines = frozenset(engines)
         self._nest = nest
-        self._turns: dict[tuple[str, str], Turn] = {}
+        self.in_hand: dict[tuple[str, str], Handling] = {}
+        """Events in hand, by their id and the group that has them."""
         self._roots: dict[str, str] = {}
         self._sent: dict[str, None] = {}
         self._headers = headers
 
-    async def process(self, place: Place, delivery: Delivery, handle: Callable[[Delivery], Awaitable[object]]) -> None:
-        """Have an event handled; its span ends when what came of it is in the log."""
-        turn = Turn(delivery, place, self.clock.now_ns())
+    def handling(self, place: Place) -> Handling:
+        """Return what a consumer handles events in; a span ends when what came of its event is in the log."""
+        return Handling(self, place)
+
+    def come(self, turn: Turn) -> None:
+        """Take an event in hand that may be traced."""
         try:
-            self._come(turn, delivery)
+            self._come(turn, turn.delivery.headers)
+            if turn.sampled and self._nest is not None:
+                nested = self._nest(turn.trace, turn.span)
+                nested.__enter__()
+                turn.nested = nested
         except Exception:
             logger.exception(AMISS)
-        key = (turn.event.id, place.group)
-        self._turns[key] = turn
-        try:
-            if turn.sampled and self._nest is not None:
-                with self._nest(turn.trace, turn.span):
-                    await handle(delivery)
-            else:
-                await handle(delivery)
-        except asyncio.CancelledError:
-            turn.note("cancelled", self.clock.now_ns())
-            raise
-        except Exception as e:
-            turn.failure = turn.failure or Failure.of(e)
-            raise
-        finally:
-            self._turns.pop(key, None)
-            if turn.sampled or turn.needed:
-                try:
-                    self.consumed(turn)
-                except Exception:
-                    logger.exception(AMISS)
 
-    def _come(self, turn: Turn, delivery: Delivery) -> None:
-        """Find out what an event came with: whether it is traced, and under what."""
-        event, headers = turn.event, delivery.headers
+    def gone(self, turn: Turn, error: BaseException | None) -> None:
+        """Make the span of an event that was handled."""
+        try:
+            if turn.nested is not None:
+                turn.nested.__exit__(None, None, None)
+            if isinstance(error, asyncio.CancelledError):
+                turn.note("cancelled", self.clock.now_ns())
+            elif isinstance(error, Exception):
+                turn.failure = turn.failure or Failure.of(error)
+            if turn.sampled or turn.needed:
+                self.consumed(turn)
+        except Exception:
+            logger.exception(AMISS)
+
+    def _come(self, turn: Turn, headers: bytes | None) -> None:
+        """Find out what an event came with."""
+        event = turn.event
         if headers is None:
             known = event.id in self._sent
             turn.sampled = known or event.type in ALWAYS
             turn.parent = producer_id(event.id) if known else _begun_by(turn)
-            return
-        if event.type not in ALWAYS and b"-00\r\n" in headers:
             return
         parent = parse_traceparent(headers)
         if parent is None or not parent.sampled:
@@ -143,6 +142,16 @@ class Tracing:
         if len(self._roots) >= MAX_ROOTS:
             del self._roots[next(iter(self._roots))]
         self._roots[trace] = span
+
+    def leaves_out(self, events: Sequence[Event]) -> bool:
+        """Tell at once of the most frequent case, one event that came of one that is not traced, that it is not either."""
+        if len(events) != 1:
+            return False
+        event = events[0]
+        if event.type not in FREQUENT:
+            return False
+        hands = self.in_hand.get((event.causation_id, event.source))
+        return hands is not None and hands.turn is None
 
     async def publish(self, events: Sequence[Event], publish_all: PublishAll) -> None:
         """Publish, with the header that says what is traced; spans end when the log has acknowledged."""
@@ -196,15 +205,21 @@ class Tracing:
         cause, source = event.causation_id, event.source
         if not cause:
             return event.id in told_of or self._sampler.root(event)
-        turn = self._turns.get((cause, source))
-        if turn is not None:
-            return turn.sampled or turn.failure is not None
+        hands = self.in_hand.get((cause, source))
+        if hands is not None:
+            turn = hands.turn
+            return turn is not None and (turn.sampled or turn.failure is not None)
         return event.type not in FREQUENT or self._sampler.chain(trace_of(event))
+
+    def _turn(self, event_id: str, group: str) -> Turn | None:
+        """Return what is known of an event in hand, for a span that it may need."""
+        hands = self.in_hand.get((event_id, group))
+        return None if hands is None else hands.look()
 
     def is_traced(self, event: Event, group: str) -> bool:
         """Tell whether an event that a group has in hand is traced."""
-        turn = self._turns.get((event.id, group))
-        return turn is not None and turn.sampled
+        hands = self.in_hand.get((event.id, group))
+        return hands is not None and hands.turn is not None and hands.turn.sampled
 
     def is_sampled_chain(self, trace: str) -> bool:
         """Tell whether the ticks of a chain are traced, by its trace id."""
@@ -215,7 +230,7 @@ class Tracing:
         cause, source = event.causation_id, event.source
         if not cause:
             return ""
-        turn = self._turns.get((cause, source))
+        turn = self._turn(cause, source)
         if turn is not None and turn.trace == trace_of(event):
             turn.needed = True
             return turn.span
@@ -266,13 +281,13 @@ class Tracing:
 
     def known(self, event: Event | None) -> None:
         """Take the news that an output was found in the log, because an earlier owner had published it."""
-        turn = None if event is None else self._turns.get((event.causation_id, event.source))
+        turn = None if event is None else self._turn(event.causation_id, event.source)
         if event is not None and turn is not None and self.recovery.is_lost(event, turn.place):
             turn.needed = True
 
     def failed(self, event: Event, group: str, error: Exception, letter: str) -> None:
         """Take the news that an event in hand was put aside, as a dead letter."""
-        turn = self._turns.get((event.id, group))
+        turn = self._turn(event.id, group)
         if turn is not None:
             turn.failure = said = Failure.of(error)
             about: dict[str, Value] = {"exception.type": said.type, "exception.message": said.text}
@@ -280,15 +295,13 @@ class Tracing:
 
     def note(self, event: Event, group: str, name: str, **attributes: Value) -> None:
         """Add something that happened to the span of an event in hand."""
-        turn = self._turns.get((event.id, group))
+        turn = self._turn(event.id, group)
         if turn is not None:
             turn.note(name, self.clock.now_ns(), attributes)
 
     def call(self, operation: str, venue: str, order: Any, cause: Caused) -> Call:
         """Begin a call of a venue, as a context; see `Call`."""
-        return Call(
-            operation, venue, order, cause, emit=self.emit, now_ns=self.clock.now_ns, called=self.recovery.called
-        )
+        return Call(operation, venue, order, cause, emit=self.emit, now_ns=self.clock.now_ns, attempts=self.recovery)
 
 
 def _begun_by(turn: Turn) -> str:

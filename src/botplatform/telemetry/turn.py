@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from types import MappingProxyType
 from typing import Final, NamedTuple
 
@@ -42,12 +43,13 @@ class Turn:
     links: tuple[Link, ...] = ()
     notes: tuple[Note, ...] = ()
     failure: Failure | None = None
+    nested: AbstractContextManager[object] | None = None
+    """Makes its span current for other people's instrumentation."""
 
     def __init__(self, delivery: Delivery, place: Place, start_ns: int) -> None:
         self.event: Event = delivery.event
+        self.delivery = delivery
         self.place = place
-        self.sequence = delivery.sequence
-        self.redelivered = delivery.redelivered
         self.start_ns = start_ns
 
     def note(self, name: str, at_ns: int, attributes: Mapping[str, Value] = NONE) -> None:
@@ -70,11 +72,11 @@ class Turn:
         """Return what only the delivery knows."""
         found: dict[str, Value] = {
             "messaging.consumer.group.name": self.place.group,
-            "messaging.nats.stream.sequence": self.sequence,
+            "messaging.nats.stream.sequence": self.delivery.sequence,
         }
         if self.place.partition is not None:
             found["botplatform.partition"] = self.place.partition
-        if self.redelivered:
+        if self.delivery.redelivered:
             found["botplatform.redelivered"] = True
         if self.recovered:
             found["botplatform.recovered"] = True
