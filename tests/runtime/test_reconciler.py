@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from botplatform.bus.memory import InMemoryLog
+from botplatform.core.calling import CALLING
 from botplatform.core.events import (
     ActionIntent,
     Event,
@@ -33,6 +34,10 @@ from botplatform.runtime.logged_bus import LoggedBus
 from botplatform.runtime.reconciler import ATTEMPTS
 from botplatform.runtime.trading_state import MemoryTradingState
 from botplatform.settings import ExchangeSettings, ExecutionSettings, RiskSettings
+from botplatform.telemetry.sampling import Sampler
+from botplatform.telemetry.span_ids import producer_id, trace_of
+from botplatform.telemetry.spans import Kind, Span
+from botplatform.telemetry.tracing import Tracing
 from botplatform.testing import START_NS, decision, intent, market
 from botplatform.trading.instruments import Instruments
 
@@ -215,6 +220,43 @@ async def test_what_filled_while_the_connection_was_lost_is_there_before_the_nex
     await bench.holds("2.5")
     assert bench.worker.reconciler.times == 2
     assert bench.venue.behind.positions() == {("BTCUSDT", LONG): Decimal("2.5")}
+
+
+async def test_what_a_new_owner_asks_about_an_order_is_in_the_chain_of_the_order(bench: Bench) -> None:
+    await bench.start()
+    await bench.reconciled()
+    await bench.decide(intent(size="2", order_type="LIMIT", limit_price="95"))
+    await bench.wait_for("order.accepted")
+    (submitted,) = [event for event in bench.events() if event.type == "order.submitted"]
+    bench.venue.pushes = False
+    bench.venue.price = 94.0
+    async with asyncio.timeout(PATIENCE_S):
+        while not bench.venue.behind.positions():  # noqa: ASYNC110  # the venue tells nobody
+            await asyncio.sleep(0.01)
+    await bench.kill()
+    told, passed_on = list[Span](), list[str]()
+    fetch_order = bench.venue.fetch_order
+
+    async def hard_of_hearing(order_id: str, symbol: str) -> Any:
+        passed_on.append(CALLING.get())
+        if len(passed_on) == 1:
+            raise ExchangeError("what did you say?")
+        return await fetch_order(order_id, symbol)
+
+    bench.venue.fetch_order = hard_of_hearing
+    bench.make_worker()
+    bench.worker.tracing = Tracing(Sampler(0.0), told.append, SystemClock(), engines=("execution",))
+    await bench.start()
+    await bench.reconciled()
+    failed, *answered = [span for span in told if span.name == "query far"]
+    for span in (failed, *answered):
+        assert (span.kind, span.service, span.trace) == (Kind.CLIENT, "execution", trace_of(submitted))
+        assert span.parent == producer_id(submitted.id)
+        assert span.attributes["botplatform.order_id"] == submitted.payload.order_id  # type: ignore[union-attr]  # an order's
+    assert failed.failure == ("ExchangeError", "what did you say?")
+    assert [note.name for span in answered for note in span.notes] == ["FILLED, 1 executions"] * len(answered)
+    assert passed_on == [f"00-{span.trace}-{span.id}-01" for span in (failed, *answered)]
+    assert not CALLING.get()
 
 
 async def test_a_late_fill_of_a_cancelled_order_is_found_by_its_leg(bench: Bench) -> None:

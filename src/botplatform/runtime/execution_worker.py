@@ -162,6 +162,7 @@ class ExchangeWorker(OrderWorker):
             owns=self.owns,
             timeout_s=request_timeout_s,
             validity_s=request_validity_s,
+            tracing=lambda: self.tracing,
         )
         self.gateway = ExchangeGateway(
             exchange,

@@ -22,7 +22,9 @@ from botplatform.exchanges.exchange import Exchange
 from botplatform.exchanges.reports import report_to_event
 from botplatform.runtime.gateway_words import never_there
 from botplatform.runtime.known_orders import KnownOrders
+from botplatform.runtime.order_inquiry import TRACED
 from botplatform.runtime.reconciliation_words import not_reconciled, warning_of
+from botplatform.telemetry.tracing import Tracing
 from botplatform.trading.orders import FINISHED, OrderRecord
 from botplatform.trading.reconciliation import (
     Action,
@@ -71,8 +73,11 @@ class Reconciler:
         owns: Callable[[str], bool],
         timeout_s: float,
         validity_s: float | None = None,
+        tracing: Callable[[], Tracing | None] = lambda: None,
     ) -> None:
         self._exchange = exchange
+        self._tracing = tracing
+        self._traced = dict[str, int]()
         self._clock = clock
         self._known = known
         self._publish = publish
@@ -205,6 +210,7 @@ class Reconciler:
         if told:
             await self._publish([warning_of(action, self._exchange, self._began_ns, now) for action in told])
         self._withdrawn.clear()
+        self._traced.clear()
         self.times += 1
         self._done.set()
 
@@ -301,7 +307,21 @@ class Reconciler:
         return theirs
 
     async def _ask_order(self, order: AskOrder, looks: dict[str, int]) -> Answer:
+        """Ask what became of an order; the first questions about each are traced, in its chain."""
         looks[order.order_id] = looks.get(order.order_id, 0) + 1
+        tracing, record = self._tracing(), self._known().get(order.order_id)
+        times = self._traced.get(order.order_id, 0)
+        if tracing is None or record is None or times >= TRACED:
+            return await self._answer(order, looks)
+        self._traced[order.order_id] = times + 1
+        cause = Cause(record.submitted_id, record.correlation_id)
+        with tracing.call("query", self._exchange.venue, record, cause) as call:
+            answer = await self._answer(order, looks)
+            found = answer.report
+            call.note("never there" if found is None else f"{found.status.value}, {len(answer.fills)} executions")
+        return answer
+
+    async def _answer(self, order: AskOrder, looks: dict[str, int]) -> Answer:
         report = await self._asked(self._exchange.fetch_order(order.order_id, order.symbol))
         if report is None:
             return Answer(None)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from contextvars import Token
 from types import TracebackType
 from typing import Any, Final, Protocol, Self
 
+from botplatform.core.calling import CALLING
 from botplatform.core.trace_id import trace_id
 from botplatform.errors import DuplicateOrder, ExchangeError, OutcomeUnknown, RequestExpired
 from botplatform.telemetry.span_ids import client_id, consumer_id, producer_id
@@ -31,11 +33,21 @@ class Caused(Protocol):
         """Its chain."""
 
 
+class Attempts(Protocol):
+    """Who counts how often this process has sent an order to the venue."""
+
+    def attempts(self, submitted: str) -> int:
+        """Return how often it has, by the id of the `order.submitted`."""
+
+    def called(self, submitted: str) -> int:
+        """Take the news that it has; return how often it had done so before."""
+
+
 class Call:
     """One call of a venue about an order, as a context; what it raises goes through.
 
     `cause` is the `order.submitted`; of a cancel, the decision. The first `submit` of an order has an id that is known
-    to all: what the venue reports comes under it.
+    to all: what the venue reports comes under it. Within it `CALLING` has the `traceparent` to give to the venue.
     """
 
     def __init__(
@@ -47,12 +59,12 @@ class Call:
         *,
         emit: Callable[[Span], object],
         now_ns: Callable[[], int],
-        called: Callable[[str], int],
+        attempts: Attempts,
     ) -> None:
-        """Take where the span goes, the time, and how often an order was submitted before this call."""
+        """Take where the span goes, the time, and who knows how often an order was submitted before this call."""
         self._emit = emit
         self._now_ns = now_ns
-        self._called = called
+        self._attempts = attempts
         self._operation = operation
         self._venue = venue
         self._order = order
@@ -61,10 +73,17 @@ class Call:
         self._notes: list[Note] = []
         self._failure: Failure | None = None
         self._dropped = False
+        self._before = 0
+        self._token: Token[str] | None = None
 
     def __enter__(self) -> Self:
         """Begin."""
-        self._start_ns = self._now_ns()
+        try:
+            self._start_ns = self._now_ns()
+            self._before = self._attempts.attempts(self._cause.id) if self._operation == SUBMIT else self._start_ns
+            self._token = CALLING.set(f"00-{self._trace}-{self._span}-01")
+        except Exception:
+            logger.exception("a call of %s could not be traced", self._venue)
         return self
 
     def __exit__(
@@ -72,6 +91,8 @@ class Call:
     ) -> None:
         """End, and say what went wrong with the call; what goes wrong here changes nothing of what became of it."""
         try:
+            if self._token is not None:
+                CALLING.reset(self._token)
             if error is not None:
                 self._failed(error)
             if not self._dropped:
@@ -96,12 +117,22 @@ class Call:
         else:
             self.note("refused", reason=self._failure.text)
 
+    @property
+    def _trace(self) -> str:
+        return trace_id(self._cause.correlation_id or self._cause.id)
+
+    @property
+    def _span(self) -> str:
+        operation, before = self._operation, self._before
+        parts = (operation, self._order.order_id, before) if before else (operation,)
+        return client_id(self._cause.id, *parts)
+
     def end(self, start: int, end: int, *, recovered: bool = False) -> None:
         """Emit its span."""
-        cause, operation, order = self._cause, self._operation, self._order
+        cause, operation, order, before = self._cause, self._operation, self._order, self._before
         parent = consumer_id(cause.id, "execution") if operation == CANCEL else producer_id(cause.id)
-        before = self._called(cause.id) if operation == SUBMIT else self._start_ns
-        parts = (operation, order.order_id, before) if before else (operation,)
+        if operation == SUBMIT:
+            self._attempts.called(cause.id)
         attributes: dict[str, Value] = {
             "rpc.system": "botplatform",
             "rpc.method": operation,
@@ -117,10 +148,10 @@ class Call:
             attributes["botplatform.attempt"] = before + 1
         if recovered:
             attributes["botplatform.recovered"] = True
-        name, trace = f"{operation} {self._venue}", trace_id(cause.correlation_id or cause.id)
+        name = f"{operation} {self._venue}"
         self._emit(
             Span(
-                *("execution", name, Kind.CLIENT, trace, client_id(cause.id, *parts), parent, start, end),
+                *("execution", name, Kind.CLIENT, self._trace, self._span, parent, start, end),
                 *(None, attributes, tuple(self._notes), (), self._failure),
             )
         )

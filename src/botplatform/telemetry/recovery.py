@@ -143,6 +143,10 @@ class Recovery:
             call = self._tracing.call(SUBMIT, event.payload.venue, event.payload, event)
             call.end(event.created_ns, event.created_ns, recovered=True)
 
+    def attempts(self, submitted: str) -> int:
+        """Return how often this process has sent an order to the venue so far."""
+        return self._attempts.get(submitted, 0)
+
     def called(self, submitted: str) -> int:
         """Take the news that this process has sent an order to the venue; return how often it had done so before."""
         self._calls.pop(submitted, None)
