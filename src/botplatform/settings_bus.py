@@ -14,6 +14,8 @@ from botplatform.settings_section import Section
 __all__ = ["BusSettings", "NatsSettings"]
 
 SCHEMES: Final = ("nats", "tls", "ws", "wss")
+LEAST_KEPT_S: Final = 60
+"""The shortest time for which the log is kept, in seconds."""
 _HOST: Final = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9._-]*[A-Za-z0-9_])?\.?|[0-9A-Fa-f:.]+(?:%[\w.-]+)?")
 
 
@@ -114,3 +116,16 @@ class BusSettings(Section):
     the signals engine; the log says which. 0: never. Default: 0."""
     checkpoint_every: int = Field(1000, ge=1)
     """Events that an engine handles between two checkpoints of its state. Default: 1000."""
+    checkpoint_within_s: float = Field(60.0, gt=0)
+    """Seconds after which an engine's state is saved however few events it has handled since. Default: 60."""
+    keep_s: int = Field(172_800, ge=0)
+    """Seconds that everything is kept at least, `tick_ttl_s` where that is longer; then it is removed once every
+    group's checkpoint, the event store and the stream by type have it. From 80 % full that goes down to an hour.
+    0: for ever, and the log gets full; else at least 60. Default: 172800 (two days)."""
+
+    @model_validator(mode="after")
+    def check_times(self) -> BusSettings:
+        """Refuse a time in which the server still drops repeated ids, or that is hardly any."""
+        if 0 < self.keep_s < LEAST_KEPT_S:
+            raise ValueError(f"keep_s is {self.keep_s}: set 0 for ever, or at least {LEAST_KEPT_S}")
+        return self

@@ -14,6 +14,7 @@ from botplatform.bootstrap.engines import (
     on_paper,
 )
 from botplatform.bootstrap.platform import Platform, open_platform
+from botplatform.bootstrap.upkeep import consumers, trimmer_of
 
 __all__ = [
     "ENGINES",
@@ -26,8 +27,10 @@ __all__ = [
     "build_feed",
     "build_market_data",
     "build_venue",
+    "consumers",
     "engine_factory",
     "groups",
     "on_paper",
     "open_platform",
+    "trimmer_of",
 ]

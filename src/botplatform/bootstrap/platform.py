@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import cached_property, partial
 from typing import Final, NamedTuple
@@ -53,6 +53,8 @@ from botplatform.runtime.membership import Membership, Ownership
 from botplatform.runtime.order_worker import AccountShare
 from botplatform.runtime.partition_right import PartitionRight
 from botplatform.runtime.process import GroupRunner, Job, Members, Process, Solo
+from botplatform.runtime.saving import Saves, save_regularly
+from botplatform.runtime.sink import SinkWorker
 from botplatform.runtime.source import SourceRunner
 from botplatform.runtime.trading_state import BucketTradingState, MemoryTradingState, TradingStateStore
 from botplatform.runtime.worker import EngineWorker
@@ -110,6 +112,19 @@ async def open_platform(
     async with AsyncExitStack() as stack:
         builder = await _Builder.open(settings, engines, clock or SystemClock(), stack, tracing=tracing)
         yield builder.platform()
+
+
+class _Working:
+    """The workers that a process has, at the moment when they are gone through."""
+
+    def __init__(self, runners: Mapping[str, GroupRunner]) -> None:
+        self._runners = runners
+
+    def __iter__(self) -> Iterator[Saves]:
+        """Go through those of now; some may end meanwhile."""
+        groups = [runner for runner in self._runners.values() if isinstance(runner, GroupWorkers)]
+        found = [worker for group in groups for worker in group.workers.values()]
+        return iter([worker for worker in found if isinstance(worker, EngineWorker | SinkWorker)])
 
 
 class _Builder:
@@ -202,6 +217,8 @@ class _Builder:
                 jobs.append(partial(market.watch_silence, self.clock, SILENCE_EVERY_S))
         members: Members = self.membership or Solo()
         self.runners = runners
+        if self.membership is not None:
+            jobs.append(partial(save_regularly, _Working(runners), self.clock, self.settings.bus.checkpoint_within_s))
         process = Process(
             self.bus,
             self.clock,
@@ -251,7 +268,14 @@ class _Builder:
     def maker(self, name: str) -> Callable[[Ownership, Right | None], PartitionWorker]:
         """Return what makes a group's worker for a partition."""
         if name in SINKS:
-            return lambda _, right: SINKS[name](self.settings, self.bus, self.clock, right=right, tracing=self.tracing)
+            return lambda _, right: SINKS[name](
+                self.settings,
+                self.bus,
+                self.clock,
+                right=right,
+                tracing=self.tracing,
+                checkpoints=self.checkpoints,
+            )
         make = self.execution if name == "execution" else self.engine(name)
 
         def place(ownership: Ownership, right: Right | None) -> PartitionWorker:

@@ -11,30 +11,52 @@ from botplatform.core.events import Event
 from botplatform.core.seam import Clock
 from botplatform.engines.notifications.sender import AlertSender
 from botplatform.engines.storage.engine import StorageSink
+from botplatform.runtime.checkpoint import Checkpoints
 from botplatform.runtime.sink import SinkWorker
+from botplatform.runtime.storage_worker import StorageWorker
 from botplatform.settings import Settings
 from botplatform.telemetry.tracing import Tracing
 from botplatform.telemetry.writes import WriteSpans
 
-__all__ = ["SINKS"]
+__all__ = ["SINKS", "STATELESS"]
 
 
 class _Makes(Protocol):
     def __call__(
-        self, settings: Settings, bus: DurableEventBus, clock: Clock, *, right: Right | None, tracing: Tracing | None
+        self,
+        settings: Settings,
+        bus: DurableEventBus,
+        clock: Clock,
+        *,
+        right: Right | None,
+        tracing: Tracing | None,
+        checkpoints: Checkpoints,
     ) -> SinkWorker:
         """Make the worker of a sink."""
 
 
 def _storage(
-    settings: Settings, bus: DurableEventBus, clock: Clock, *, right: Right | None, tracing: Tracing | None
+    settings: Settings,
+    bus: DurableEventBus,
+    clock: Clock,
+    *,
+    right: Right | None,
+    tracing: Tracing | None,
+    checkpoints: Checkpoints,
 ) -> SinkWorker:
     """Make the worker that keeps events."""
     writes = None if tracing is None else WriteSpans(tracing, asyncio.get_running_loop())
     sink = StorageSink.open(settings.storage, clock=clock, on_written=None if writes is None else writes.written)
     take = sink.handle_async if writes is None else writes.taking(sink.handle_async)
-    worker = SinkWorker(
-        "storage", bus, clock, take, after=sink.store.last_sequence, close=sink.close_async, right=right
+    worker = StorageWorker(
+        *("storage", bus, clock, take),
+        connect=sink.store.connect,
+        trouble=lambda: sink.trouble,
+        after=sink.store.last_sequence,
+        close=sink.close_async,
+        right=right,
+        written=lambda: sink.last_written_sequence,
+        checkpoints=checkpoints,
     )
     worker.tracing = tracing
     worker.stored = sink.meter
@@ -42,7 +64,13 @@ def _storage(
 
 
 def _alerts(
-    settings: Settings, bus: DurableEventBus, clock: Clock, *, right: Right | None, tracing: Tracing | None
+    settings: Settings,
+    bus: DurableEventBus,
+    clock: Clock,
+    *,
+    right: Right | None,
+    tracing: Tracing | None,
+    checkpoints: Checkpoints,  # noqa: ARG001  # it has no state: what it has acknowledged is sent
 ) -> SinkWorker:
     """Make the worker that sends alerts."""
     sender = AlertSender(settings.notifications, live=True)
@@ -60,3 +88,6 @@ def _alerts(
 
 SINKS: Final[Mapping[str, _Makes]] = {"storage": _storage, AlertSender.name: _alerts}
 """What makes the worker of each sink."""
+
+STATELESS: Final = frozenset({AlertSender.name})
+"""Groups without state, and so without a checkpoint: what they have acknowledged is done."""

@@ -23,6 +23,7 @@ from botplatform.core.event_bus import (
 )
 from botplatform.core.events import Event
 from botplatform.core.tasks import end
+from botplatform.core.trimmed import Trimmed
 from botplatform.errors import BusError
 
 __all__ = ["InMemoryLog"]
@@ -186,6 +187,10 @@ class InMemoryLog:
     async def last_sequence(self) -> int:
         """Return the sequence of the newest event."""
         return self._sequence
+
+    async def trimmed(self) -> Trimmed:
+        """Return how far it was trimmed on purpose: never."""
+        return Trimmed()
 
     async def wait_settled(self) -> None:
         """Wait until every group has handled everything, and what came of it."""

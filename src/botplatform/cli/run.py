@@ -14,7 +14,7 @@ from typing import Annotated, Any
 
 import typer
 
-from botplatform.bootstrap import ENGINES, PARTITIONED, groups, open_platform
+from botplatform.bootstrap import ENGINES, PARTITIONED, consumers, groups, open_platform, trimmer_of
 from botplatform.bootstrap.traces import traced_bus
 from botplatform.bus.jetstream.bus import JetStreamEventBus
 from botplatform.bus.jetstream.connection import Connection, connect_nats
@@ -23,6 +23,7 @@ from botplatform.bus.jetstream.limits import Janitor, sync_advice
 from botplatform.bus.jetstream.permissions import connection_name
 from botplatform.bus.jetstream.setup import SetupReport
 from botplatform.bus.jetstream.setup import setup as set_up
+from botplatform.bus.jetstream.trimmed import begin_empty
 from botplatform.bus.server import EmbeddedServer
 from botplatform.cli.invocation import invocation_of
 from botplatform.cli.waiting import Wait, patiently, wait_for_exchange, wait_for_log
@@ -34,6 +35,7 @@ from botplatform.runtime.health import HealthState, serve_health
 from botplatform.runtime.operator import change_trading_state
 from botplatform.runtime.process import Process
 from botplatform.runtime.trading_state import BucketTradingState
+from botplatform.runtime.trimmer import Trimmer
 from botplatform.settings import LogSettings, Settings
 from botplatform.telemetry.logs import announce, configure_logging
 
@@ -71,18 +73,26 @@ def setup(
     watch: Annotated[
         bool,
         typer.Option(
-            "--watch", help="Go on until stopped, and purge old ticks whenever the log is more than 80 % full."
+            "--watch", help="Go on until stopped: purge old ticks from 80 % full, and trim what all have covered."
         ),
     ] = False,
+    empty: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--begin-empty",
+            help="A consumer whose checkpoint is lost, as execution-3: let it begin without state behind what was trimmed.",
+        ),
+    ] = None,
     wait: Wait = 0.0,
 ) -> None:
     """Create the streams, consumers and buckets that the engines need; what is there is brought up to date.
 
-    It can be repeated at any time, and never removes an event, except for old ticks with --watch.
+    It can be repeated at any time, and never removes an event, except with --watch: old ticks, and what is older than
+    bus.keep_s and covered by every checkpoint and the event store.
     """
     settings = _with_jetstream(invocation_of(ctx).settings())
     configure_logging(settings.log)
-    run_loop(_setup(settings, watch=watch, wait_s=wait))
+    run_loop(_setup(settings, empty or [], watch=watch, wait_s=wait))
 
 
 def halt(ctx: typer.Context, reason: Reason) -> None:
@@ -161,13 +171,15 @@ async def embedded(settings: Settings, directory: Path | None = None) -> AsyncIt
 
 
 @asynccontextmanager
-async def looked_after(connection: Connection, settings: Settings) -> AsyncIterator[None]:
-    """Keep room in the log meanwhile."""
+async def looked_after(connection: Connection, settings: Settings) -> AsyncIterator[Trimmer]:
+    """Keep room in the log meanwhile: old ticks go when it is nearly full, the rest when it is old and covered."""
+    trimmer = trimmer_of(connection, settings)
     cleaning = asyncio.create_task(Janitor(connection, settings.bus).run(), name="janitor")
+    trimming = asyncio.create_task(trimmer.run(), name="trimmer")
     try:
-        yield
+        yield trimmer
     finally:
-        await end(cleaning)
+        await end(cleaning, trimming)
 
 
 @asynccontextmanager
@@ -175,15 +187,18 @@ async def _as_is(settings: Settings) -> AsyncIterator[Settings]:
     yield settings
 
 
-async def _setup(settings: Settings, *, watch: bool, wait_s: float) -> None:
+async def _setup(settings: Settings, empty: list[str], *, watch: bool, wait_s: float) -> None:
     await patiently(lambda: _set_up(settings), wait_s)
+    if empty:
+        await _begin_empty(settings, empty)
     if watch:
         async with await connect_nats(settings.nats, name=SETUP) as connection:
             announce(settings.log, "watching the room in the log; Ctrl-C ends")
-            state = HealthState(started=True, refresh=partial(_watch, connection))
-            connection.on_closed.append(lambda error: setattr(state, "failed", str(error)))
-            async with looked_after(connection, settings), serve_health(settings.health, state):
-                await _signalled()
+            async with looked_after(connection, settings) as trimmer:
+                state = HealthState(started=True, refresh=partial(_watch, connection, trimmer))
+                connection.on_closed.append(lambda error: setattr(state, "failed", str(error)))
+                async with serve_health(settings.health, state):
+                    await _signalled()
 
 
 async def _set_up(settings: Settings) -> None:
@@ -192,8 +207,20 @@ async def _set_up(settings: Settings) -> None:
     _tell(report, sync_advice(settings.bus), settings.log)
 
 
-def _watch(connection: Connection, state: HealthState) -> None:
+async def _begin_empty(settings: Settings, names: list[str]) -> None:
+    known = consumers(settings).names
+    for name in names:
+        if name not in known:
+            raise SettingsError(f"--begin-empty {name}: there is no such consumer; known are {', '.join(known)}")
+    async with await connect_nats(settings.nats, name=SETUP) as connection:
+        for name in names:
+            trimmed = await begin_empty(connection, name)
+            typer.echo(f"begins    {name}: without state, behind {trimmed.sequence}, if it has no checkpoint")
+
+
+def _watch(connection: Connection, trimmer: Trimmer, state: HealthState) -> None:
     state.connected = connection.connected.is_set()
+    state.log = trimmer.facts
 
 
 def _tell(report: SetupReport, advice: str, log: LogSettings) -> None:

@@ -18,6 +18,7 @@ from typing import Final, NamedTuple, Protocol, TypeVar, runtime_checkable
 from botplatform.core.events import CATALOGUE, SPELLINGS, Event, Severity, SystemEvent
 from botplatform.core.log_scope import about
 from botplatform.core.seam import derive_id
+from botplatform.core.trimmed import Trimmed
 from botplatform.errors import BusOverflow, InvalidEvent
 
 __all__ = [
@@ -174,6 +175,9 @@ class DurableEventBus(AsyncEventBus, Protocol):
 
     async def last_sequence(self) -> int:
         """Return the sequence of the newest event in the log; 0 when it is empty."""
+
+    async def trimmed(self) -> Trimmed:
+        """Return how far the log was trimmed: replay from below that is of a part."""
 
     async def wait_settled(self) -> None:
         """Wait until every group has handled everything in the log, and what came of it."""

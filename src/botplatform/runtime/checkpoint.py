@@ -9,8 +9,9 @@ import msgspec
 
 from botplatform.bus.jetstream.kv import Bucket
 from botplatform.errors import Fenced, StateError, StreamError
+from botplatform.runtime import quarantine as aside
 
-__all__ = ["BucketCheckpoints", "Checkpoint", "Checkpoints", "MemoryCheckpoints", "decode", "encode"]
+__all__ = ["BucketCheckpoints", "Checkpoint", "Checkpoints", "MemoryCheckpoints", "decode", "encode", "needed_behind"]
 
 CLAIMS: Final = 10
 
@@ -96,11 +97,18 @@ def encode(checkpoint: Checkpoint) -> bytes:
     return zlib.compress(msgspec.msgpack.encode(checkpoint), level=1)
 
 
+def needed_behind(checkpoint: Checkpoint) -> int:
+    """Return the sequence behind which the log is needed to go on: that of the state, or of the first that waits."""
+    first = aside.decode(checkpoint.aside).first
+    return checkpoint.sequence if first is None else min(checkpoint.sequence, first - 1)
+
+
 def decode(data: bytes, engine: str) -> Checkpoint:
     """Decode from a bucket; raise `StateError` when it cannot be read."""
     try:
         return msgspec.msgpack.decode(zlib.decompress(data), type=Checkpoint)
     except (msgspec.DecodeError, zlib.error) as e:
         raise StateError(
-            f"the checkpoint of {engine} cannot be read ({e}): delete it from the bucket, and the state is rebuilt from the log"
+            f"the checkpoint of {engine} cannot be read ({e}): put it back from a backup; "
+            "or delete it from the bucket, and the state is rebuilt from the log, if that was never trimmed"
         ) from e

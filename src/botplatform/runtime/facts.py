@@ -6,12 +6,13 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from decimal import Decimal
+from typing import NamedTuple
 
 from botplatform.core.events import OrderStatus, PositionSide
 from botplatform.engines.execution.engine import ExecutionEngine
 from botplatform.engines.portfolio.engine import PortfolioEngine
 
-__all__ = ["AccountFacts", "OrderFacts", "account_facts", "order_facts"]
+__all__ = ["AccountFacts", "LogFacts", "OrderFacts", "account_facts", "order_facts"]
 
 OPEN = (OrderStatus.SUBMITTED, OrderStatus.ACCEPTED, OrderStatus.PARTIALLY_FILLED, OrderStatus.UNKNOWN)
 """What an order may be while it is not finished."""
@@ -23,6 +24,21 @@ class OrderFacts:
 
     open: dict[OrderStatus, int] = field(default_factory=lambda: dict.fromkeys(OPEN, 0))
     """Orders that are not finished, by status."""
+
+
+class LogFacts(NamedTuple):
+    """The log, as whoever looks after its room has found it."""
+
+    used: float
+    """Share of its size that is used."""
+    trimmed: int
+    """Sequence up to which it was trimmed; 0 for never."""
+    trimmed_s: float
+    """What was stored later is still there: seconds since the UNIX epoch."""
+    removed: int
+    """Events that this process has removed because they were covered."""
+    hold: tuple[str, str] | None
+    """Why older events stay, and because of whom; None where none do."""
 
 
 @dataclass(slots=True)

@@ -25,7 +25,7 @@ from botplatform.bus.jetstream.connection import Connection
 from botplatform.bus.jetstream.setup import list_groups
 from botplatform.core.events import TradingState
 from botplatform.errors import BusError
-from botplatform.runtime.facts import AccountFacts, OrderFacts
+from botplatform.runtime.facts import AccountFacts, LogFacts, OrderFacts
 from botplatform.runtime.health_metrics import StateCollector, Taken, new_registry
 from botplatform.runtime.http_server import Request, Response, serve_http
 from botplatform.settings_health import HealthSettings
@@ -107,6 +107,8 @@ class HealthState:
     """The open orders; None where execution does not run here."""
     account: AccountFacts | None = None
     """What is held; None where portfolio does not run here."""
+    log: LogFacts | None = None
+    """The room in the log; None where nobody looks after it, or that is not known."""
     trading: TradingState | None = None
     """Whether trading is allowed; None where execution does not run here."""
     lag_known: bool = False

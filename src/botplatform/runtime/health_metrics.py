@@ -19,7 +19,7 @@ from botplatform.telemetry.metrics import LATENCY_S, PROCESSING_S, Histogram
 from botplatform.telemetry.metrics_catalogue import CATALOGUE, MAX_SYMBOLS, Family, family_of
 
 if TYPE_CHECKING:
-    from botplatform.runtime.facts import AccountFacts
+    from botplatform.runtime.facts import AccountFacts, LogFacts
     from botplatform.runtime.health import EngineStatus, HealthState
 
 __all__ = ["StateCollector", "Taken", "new_registry"]
@@ -107,6 +107,16 @@ class _Scrape:
         self._set("conflated_ticks_total", state.conflated)
         self._set("undecodable_messages_total", state.undecodable)
         self._set("dropped_live_events_total", state.dropped_live)
+        if state.log is not None:
+            self._log(state.log)
+
+    def _log(self, log: LogFacts) -> None:
+        self._set("log_used_ratio", log.used)
+        self._set("log_trimmed_sequence", log.trimmed)
+        self._set("log_trimmed_timestamp_seconds", log.trimmed_s)
+        self._set("log_trimmed_events_total", log.removed)
+        if log.hold is not None:
+            self._set("log_trim_waiting", 1, *log.hold)
 
     def _engine(self, engine: EngineStatus) -> None:
         name, meter = engine.name, engine.meter

@@ -8,6 +8,7 @@ from weakref import WeakSet
 
 from botplatform.core.event_bus import AsyncHandler, Conflation, Delivery, DeliveryHandler, DurableEventBus, Right
 from botplatform.core.events import Event
+from botplatform.core.trimmed import Trimmed
 from botplatform.telemetry.tracing import Tracing
 
 __all__ = ["LoggedBus", "Works"]
@@ -86,6 +87,10 @@ class LoggedBus:
     async def last_sequence(self) -> int:
         """Pass on."""
         return await self._bus.last_sequence()
+
+    async def trimmed(self) -> Trimmed:
+        """Pass on."""
+        return await self._bus.trimmed()
 
     def settle_with(self, works: Works) -> None:
         """Count nothing as settled while this has something to do; it is not kept alive for that."""

@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Awaitable, Callable
 
 from botplatform.core.event_bus import Delivery, DurableEventBus, Right
 from botplatform.core.events import Event
 from botplatform.core.log_scope import LogScope
 from botplatform.core.seam import Clock
+from botplatform.runtime.checkpoint import Checkpoints
+from botplatform.runtime.saving import WrittenUpTo
 from botplatform.store.retention import StoreMeter
 from botplatform.telemetry.metrics import EngineMeter
 from botplatform.telemetry.tracing import Place, Tracing
 
 __all__ = ["SinkWorker"]
 
+logger = logging.getLogger(__name__)
+
 
 class SinkWorker:
     """One sink and its durable consumer.
 
-    `after` is the sequence that the sink itself remembers; None continues where the group stopped.
+    `after` is the sequence that the sink itself remembers; None continues where the group stopped. `written` returns
+    the sequence up to which it has written everything, which is said in `checkpoints`.
     """
 
     def __init__(
@@ -31,6 +37,8 @@ class SinkWorker:
         after: Callable[[], int] | None = None,
         close: Callable[[], Awaitable[object]] | None = None,
         right: Right | None = None,
+        written: Callable[[], int] | None = None,
+        checkpoints: Checkpoints | None = None,
     ) -> None:
         self.name = name
         self._bus = bus
@@ -38,9 +46,13 @@ class SinkWorker:
         self._after = after
         self._close = close
         self._right = right
+        self._written = written
+        self._checkpoints = checkpoints
+        self._says: WrittenUpTo | None = None
         self._clock = clock
         self.meter = EngineMeter(name, clock)
         self.scope = LogScope(name)
+        self._traced_at = Place(name)
         self.tracing: Tracing | None = None
         """Traces what is handled."""
         self.stored: StoreMeter | None = None
@@ -52,14 +64,34 @@ class SinkWorker:
     async def start(self) -> None:
         """Begin to hand events to the sink."""
         after = None if self._after is None else self._after()
-        self._traced_at = Place(name)
+        if after is not None:
+            await self._check_log(after)
+            if self._checkpoints is not None:
+                self._says = WrittenUpTo(self.name, self._checkpoints, self._clock, after=after)
+                await self._says.say(after)
         await self._bus.attach(self.name, self._on_delivery, after=after, right=self._right)
+
+    async def _check_log(self, after: int) -> None:
+        """Say so when the log no longer has what the sink has not: it goes on, because nothing can bring that back."""
+        trimmed = await self._bus.trimmed()
+        if not trimmed.covers(self.name, after):
+            logger.error(
+                "%s has events up to %d only, and the log was trimmed up to %d: what lies between is missing here; put "
+                "the event store back from a backup to have it",
+                *(self.name, after, trimmed.sequence),
+            )
+
+    async def save_if_older(self, seconds: float) -> None:
+        """Say how far it has written, unless that was said less than so many seconds ago."""
+        if self._says is not None and self._written is not None:
+            await self._says.say(self._written(), older_s=seconds)
 
     async def stop(self) -> None:
         """Finish the event in hand, then close the sink."""
         await self._bus.detach(self.name)
         if self._close is not None:
             await self._close()
+        await self.save_if_older(0.0)
 
     async def abandon(self) -> None:
         """Stop at once; what the sink has taken it may still finish."""
@@ -68,6 +100,7 @@ class SinkWorker:
             await self._close()
 
     async def _on_delivery(self, delivery: Delivery) -> None:
+        begun_ns = self._clock.monotonic_ns()
         if self.tracing is None:
             await self._hand_over(delivery, begun_ns)
         else:
@@ -82,4 +115,3 @@ class SinkWorker:
         self.events_in += 1
         self.meter.handled(delivery.event, begun_ns, traced=traced)
         self.scope.put()
-        begun_ns = self._clock.monotonic_ns()

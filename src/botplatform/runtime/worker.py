@@ -9,14 +9,14 @@ from typing import Final
 
 from msgspec.structs import replace
 
-from botplatform.bus.jetstream.setup import partition_consumer
+from botplatform.bus.jetstream.setup import CHECKPOINTS, partition_consumer
 from botplatform.core.engine import Engine, EngineHost, Restorable, Step
 from botplatform.core.event_bus import Conflation, Delivery, DurableEventBus, Right
 from botplatform.core.events import Event, SystemEvent
 from botplatform.core.log_scope import LogScope
 from botplatform.core.seam import Clock, derive_id
-from botplatform.errors import BusError, Fenced, StateError
-from botplatform.runtime.checkpoint import Checkpoint, Checkpoints
+from botplatform.errors import BusError, Fenced, LogTrimmed, StateError
+from botplatform.runtime.checkpoint import Checkpoint, Checkpoints, needed_behind
 from botplatform.runtime.crash_points import crash_point
 from botplatform.runtime.left_out import left_out_by, left_out_event
 from botplatform.runtime.poison import FAILED, QUARANTINED, PoisonHandling
@@ -144,8 +144,8 @@ class EngineWorker(PoisonHandling):
         stood = min(trimmed.places.get(self.slot, trimmed.sequence), trimmed.sequence)
         raise LogTrimmed(
             f"the state of {self.slot} cannot be rebuilt: {found}, and the log was trimmed up to {trimmed.sequence} when "
-            f"that was of {stood}; put the key {self.slot} of the bucket {CHECKPOINTS} back from a backup, see `Back up and "
-            "restore` in docs/operations.md"
+            f"that was of {stood}; put the key {self.slot} of the bucket {CHECKPOINTS} back from a backup; without one, "
+            "and only when it may forget all, `botplatform setup --begin-empty` lets it begin anew"
         )
 
     def _restored(self, sequence: int) -> Event | None:

@@ -108,6 +108,22 @@ CATALOGUE: Final = tuple(
             _EACH,
             "Ticks, signals and heartbeats not written, because the store had reached its largest size.",
         ),
+        # the log, from whoever looks after its room
+        ("log_used_ratio", _G, (), "Share of `bus.max_bytes` that the log uses."),
+        ("log_trimmed_sequence", _G, (), "Place in the log up to which it was trimmed, because all had covered it."),
+        (
+            "log_trimmed_timestamp_seconds",
+            _G,
+            (),
+            "What was stored after this time is still in the log, since the UNIX epoch; 0 while it was never trimmed.",
+        ),
+        ("log_trimmed_events_total", _C, (), "Events removed from the log because all had covered them."),
+        (
+            "log_trim_waiting",
+            _G,
+            ("reason", "consumer"),
+            "1 while events older than `bus.keep_s` stay: `consumer` still needs one, or `unknown`, or `copy` is behind.",
+        ),
         # the process and the bus
         ("ready", _G, (), "Whether the process is ready: 1 or 0."),
         ("draining", _G, (), "Whether the process is ending: 1 or 0."),

@@ -30,9 +30,11 @@ from botplatform.bus.jetstream.shared import SharedConsumer
 from botplatform.bus.jetstream.stored import Counters
 from botplatform.bus.jetstream.subjects import BROADCAST, filters
 from botplatform.bus.jetstream.taps import Taps
+from botplatform.bus.jetstream.trimmed import read_trimmed
 from botplatform.core.event_bus import AsyncHandler, Conflation, Delivery, DeliveryHandler, Feature, Right, matches
 from botplatform.core.events import Event
 from botplatform.core.seam import Clock, random_id
+from botplatform.core.trimmed import Trimmed
 from botplatform.errors import BusError
 from botplatform.settings import BusSettings, NatsSettings
 
@@ -281,6 +283,10 @@ class JetStreamEventBus:
         """Return the sequence of the newest event in the log; 0 when it is empty."""
         info = await self.connection.api(f"STREAM.INFO.{self._stream}")
         return int(info["state"]["last_seq"])
+
+    async def trimmed(self) -> Trimmed:
+        """Return how far the log was trimmed, as the leader says."""
+        return await read_trimmed(self.connection)
 
     async def wait_settled(self) -> None:
         """Wait until every group, of any process, has handled everything in the log and what came of it.

@@ -21,11 +21,12 @@ from botplatform.bus.jetstream.limits import Room
 from botplatform.bus.jetstream.replay import replay
 from botplatform.bus.jetstream.stored import Counters
 from botplatform.bus.jetstream.subjects import partition, published
+from botplatform.bus.jetstream.trimmed import read_trimmed
 from botplatform.bus.jetstream.wire import Headers, encode
 from botplatform.core.events import Event
 from botplatform.core.log_scope import about
 from botplatform.core.tasks import end
-from botplatform.errors import BusError, LogFull, PermissionDenied, StreamError
+from botplatform.errors import BusError, LogFull, PermissionDenied, StateError, StreamError
 from botplatform.settings import BusSettings
 
 __all__ = ["Publisher"]
@@ -41,6 +42,8 @@ WINDOW_BYTES: Final = 16 * 1024**2
 """Bytes that may be on their way; one larger event still goes, alone."""
 RETRY_S: Final = 0.05
 """First pause before asking again whether the log is back; doubles up to a second."""
+SKEW_NS: Final = 300 * 10**9
+"""How far the clock of the server may be from ours."""
 PASSING: Final = frozenset({10008, 10009, 10076, 10158, 10167})
 """Errors that pass by themselves: no leader yet, still starting, this id in process, too many requests."""
 
@@ -320,6 +323,9 @@ class Publisher:
                     )
                     return
                 self._again = True
+            except StateError as e:
+                self.fail(BusError(str(e)))
+                return
             except BusError:
                 self._again = True
             if self._again:
@@ -347,6 +353,18 @@ class Publisher:
             number = waiting.get(found.event.id)
             if number is not None and number in self._unacknowledged:
                 self._stored(number, found.sequence)
+        await self._doubt_trimmed()
+
+    async def _doubt_trimmed(self) -> None:
+        """Give up what may have been stored and trimmed since: sent again, it would be in the log twice."""
+        trimmed = await read_trimmed(self._connection)
+        for number, sent in list(self._unacknowledged.items()):
+            if trimmed.sequence and sent.event.created_ns <= trimmed.time_ns + SKEW_NS:
+                self._refused(
+                    number,
+                    f"it was sent so long ago that the log was trimmed since (up to {trimmed.sequence}), so nobody can "
+                    "tell whether it was stored: see what came of it in the event store",
+                )
 
     async def _send_again(self) -> None:
         waiting = list(self._unacknowledged.items())
