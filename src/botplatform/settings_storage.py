@@ -21,7 +21,7 @@ class StorageSettings(Section):
 
     path: Path = Path(".botplatform/store.sqlite")
     """The SQLite file. Default: .botplatform/store.sqlite."""
-    url: SecretStr | None = None
+    url: SecretStr = SecretStr("")
     """A PostgreSQL database instead of `path`, as `postgresql://user:password@host:port/database`; never printed. Needs
     the extra `postgres`. Default: none."""
     events: tuple[str, ...] = ("*",)
@@ -40,12 +40,15 @@ class StorageSettings(Section):
     """Largest size in bytes: from 90 % the oldest ticks go sooner, at 100 % new ones are left out, never orders; so with
     `keep_s: 0` orders still make it grow. 0: no limit. Default: 3 GiB."""
 
+    def in_file(self, path: Path) -> StorageSettings:
+        """Return the same for a file, whatever the database."""
+        return self.model_copy(update={"path": path, "url": SecretStr("")})
+
     @field_validator("url")
     @classmethod
-    def check_url(cls, url: SecretStr | None) -> SecretStr | None:
-        """Refuse what cannot be the address of a database, in words that repeat nothing of it."""
-        if url is not None:
-            check_database_url(url.get_secret_value())
+    def check_url(cls, url: SecretStr) -> SecretStr:
+        """Refuse what cannot be the address of a database, an empty one too, in words that repeat nothing of it."""
+        check_database_url(url.get_secret_value())
         return url
 
     @model_validator(mode="after")

@@ -17,6 +17,7 @@ from botplatform.runtime.health import EngineStatus, HealthState
 from botplatform.runtime.membership import Membership
 from botplatform.runtime.process import GroupRunner, Process
 from botplatform.runtime.sink import SinkWorker
+from botplatform.runtime.storage_worker import StorageWorker
 from botplatform.runtime.trading_state import TradingStateStore
 from botplatform.runtime.worker import EngineWorker
 
@@ -37,6 +38,12 @@ def refresh(
         for group in process.groups.values()
         for worker in _engine_workers(group).values()
         if isinstance(worker, ExchangeWorker) and not worker.reconciler.done
+    ]
+    state.problems += [
+        f"nothing is stored: {worker.problem}"
+        for group in process.groups.values()
+        for worker in _sinks(group)
+        if isinstance(worker, StorageWorker) and worker.problem
     ]
     state.failovers = membership.failovers if membership else 0
     if isinstance(bus, JetStreamEventBus):

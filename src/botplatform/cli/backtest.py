@@ -52,7 +52,7 @@ def backtest(  # noqa: PLR0917  # typer hands every option over by name
         from botplatform.report.plot import check_target  # noqa: PLC0415  # drawing is an extra, and heavy
 
         check_target(plot)
-    sink = None if store is None else StorageSink.open(settings.storage.model_copy(update={"path": store, "url": None}))
+    sink = None if store is None else StorageSink.open(settings.storage.in_file(store))
     run = build_backtest(settings, storage=sink)
     clock = SystemClock()
     began_ns = clock.monotonic_ns()

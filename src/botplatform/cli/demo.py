@@ -62,7 +62,7 @@ def _noting_signals() -> Iterator[asyncio.Event]:
 
 async def _demo(settings: Settings, duration: float, plot: Path | None) -> None:
     with tempfile.TemporaryDirectory(prefix="botplatform-demo-") as folder:
-        storage = settings.storage.model_copy(update={"path": Path(folder) / "store.sqlite", "url": None})
+        storage = settings.storage.in_file(Path(folder) / "store.sqlite")
         given = settings.model_copy(update={"storage": storage})
         with _noting_signals() as asked:
             async with embedded(given, Path(folder) / "nats") as ready, open_platform(ready) as platform:

@@ -41,6 +41,7 @@ COMMANDS: Final = {
     "trace": Command("trace", "trace", "Show the whole chain of any id: what caused what, and when."),
     "events": Command("events", "app", "Watch, decode and publish events."),
     "dlq": Command("dlq", "app", "Look at events that no engine could handle, and decide what becomes of them."),
+    "store": Command("store", "app", "Copy the event store from a file into a database."),
     "config": Command("config", "app", "Show and check the settings."),
 }
 

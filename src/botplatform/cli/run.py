@@ -37,6 +37,7 @@ from botplatform.runtime.process import Process
 from botplatform.runtime.trading_state import BucketTradingState
 from botplatform.runtime.trimmer import Trimmer
 from botplatform.settings import LogSettings, Settings
+from botplatform.store.opening import prepare_store
 from botplatform.telemetry.logs import announce, configure_logging
 
 __all__ = ["embedded", "halt", "reduce", "resume", "run", "run_until_signal", "setup"]
@@ -85,7 +86,9 @@ def setup(
     ] = None,
     wait: Wait = 0.0,
 ) -> None:
-    """Create the streams, consumers and buckets that the engines need; what is there is brought up to date.
+    """Create the streams, consumers and buckets that the engines need, and the tables of storage.url where it is set.
+
+    What is there is brought up to date.
 
     It can be repeated at any time, and never removes an event, except with --watch: old ticks, and what is older than
     bus.keep_s and covered by every checkpoint and the event store.
@@ -205,6 +208,9 @@ async def _set_up(settings: Settings) -> None:
     async with await connect_nats(settings.nats, name=SETUP) as connection:
         report = await set_up(connection, settings.bus, groups(settings), PARTITIONED)
     _tell(report, sync_advice(settings.bus), settings.log)
+    where = await asyncio.to_thread(prepare_store, settings.storage)
+    if where:
+        typer.echo(f"store     {where}")
 
 
 async def _begin_empty(settings: Settings, names: list[str]) -> None:

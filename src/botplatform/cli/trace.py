@@ -18,6 +18,8 @@ from botplatform.cli.invocation import invocation_of
 from botplatform.core.event_bus import check_pattern, matches
 from botplatform.core.events import Event
 from botplatform.errors import BusError, SettingsError, StoreError, UnknownId
+from botplatform.store.event_store import EventStore
+from botplatform.store.opening import open_reader
 from botplatform.store.sqlite import SqliteEventStore
 from botplatform.telemetry.summary import printable
 from botplatform.trace import Asked, Chain, Growing, LogTail, Source, Step, StoreSource, find_chain, read_asked
@@ -53,7 +55,7 @@ class Wanted(NamedTuple):
 class Places(NamedTuple):
     """Where to look; None for what cannot be reached, and what to say of it."""
 
-    store: SqliteEventStore | None
+    store: EventStore | None
     log: LogReader | None
     notes: list[str]
 
@@ -187,7 +189,7 @@ async def _reached(stack: AsyncExitStack, settings: Settings, store: Path | None
     opened, log, notes = None, None, list[str]()
     missing: StoreError | None = None
     try:
-        opened = stack.enter_context(SqliteEventStore(settings.storage.path, read_only=True))
+        opened = stack.enter_context(open_reader(settings.storage))
     except StoreError as e:
         missing = e
         notes.append(f"only the log was looked in: {e}")
@@ -237,7 +239,7 @@ async def _tail(places: Places, end: int, scan: int) -> tuple[LogTail, list[str]
 
 
 def _looked(places: Places, tail: LogTail) -> str:
-    store = f"the event store {places.store.path}" if places.store is not None else ""
+    store = f"the event store {places.store.where}" if places.store is not None else ""
     log = f"the newest {len(tail):,} events of {places.log.where}" if places.log is not None else ""
     return " and ".join(filter(None, (store, log)))
 

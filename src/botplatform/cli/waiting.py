@@ -13,7 +13,7 @@ import typer
 from botplatform.bus.jetstream.connection import connect_nats
 from botplatform.bus.jetstream.setup import check_log, read_log_id
 from botplatform.core.seam import Clock, SystemClock
-from botplatform.errors import BusError, ExchangeError
+from botplatform.errors import BusError, ExchangeError, StoreAway
 from botplatform.exchanges.loading import PAPER
 from botplatform.runtime.exchange_choice import build_exchange
 from botplatform.settings import Settings
@@ -67,13 +67,16 @@ async def wait_for_exchange(settings: Settings, name: str, wait_s: float, *, clo
 
 
 async def patiently(attempt: Callable[[], Awaitable[T]], wait_s: float, *, clock: Clock | None = None) -> T:
-    """Return what an attempt returns; repeat one that raises `BusError` or `ExchangeError`, until `wait_s` are over."""
+    """Return what an attempt returns; repeat one that finds somebody away, until `wait_s` are over.
+
+    That is one that raises `BusError`, `ExchangeError` or `StoreAway`.
+    """
     clock = clock or SystemClock()
     until_ns, said = clock.monotonic_ns() + round(wait_s * 1e9), ""
     while True:
         try:
             return await attempt()
-        except (BusError, ExchangeError) as e:
+        except (BusError, ExchangeError, StoreAway) as e:
             if clock.monotonic_ns() >= until_ns:
                 raise
             if said != (said := str(e)):
