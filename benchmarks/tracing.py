@@ -93,7 +93,7 @@ async def step(folder: str, kind: str, events: int, endpoint: str) -> Result:
             settings.nats, settings.bus, groups=groups, partitioned=PARTITIONED
         ) as bus:
             made = make_events(events)
-            bus.say_traced({event.id for event in made if sampler.chain(trace_of(event))})
+            bus.say_traced({event.id: "" for event in made if sampler.chain(trace_of(event))})
             await bus.publish_all(made)
             running = await start(overrides, folder)
 
@@ -189,7 +189,7 @@ async def beside(settings: Settings, peer: Peer | None, arguments: argparse.Name
         await JetStreamEventBus.connect(settings.nats, settings.bus, groups={}) as bus,
     ):
         made = make_events(count)
-        bus.say_traced({event.id for event in made})
+        bus.say_traced({event.id: "" for event in made})
         await bus.publish_all(made)
         bus.say_traced(traces.tracing.marked)
         for number in range(arguments.rounds):

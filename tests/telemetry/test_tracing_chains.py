@@ -230,14 +230,6 @@ async def test_the_header_of_another_program_is_the_parent() -> None:
     assert (span.trace, span.parent, span.id) == ("a" * 32, "00f067aa0ba902b7", consumer_id(tick.id, "signals"))
 
 
-async def test_the_header_of_another_trace_is_a_link() -> None:
-    by_hand = Deliveries()
-    tick = market(correlation_id="a" * 32)
-    await by_hand.handle("signals", tick, header=f"00-{'b' * 32}-00f067aa0ba902b7-01")
-    (span,) = by_hand.told
-    assert (span.trace, span.parent, span.links) == ("a" * 32, "", (("b" * 32, "00f067aa0ba902b7"),))
-
-
 async def test_a_decision_of_a_program_that_does_not_trace_begins_in_execution_whoever_hears_of_it_first() -> None:
     first, second = Deliveries(), Deliveries()
     decided = decision()

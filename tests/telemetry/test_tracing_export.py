@@ -83,7 +83,7 @@ def opened(environ: Mapping[str, str] = {}, running: Sequence[str] = ENGINES, **
 
 
 def sent(collector: Collector, *spans: Span, environ: Mapping[str, str] = {}, running: Sequence[str] = ENGINES) -> None:
-    traces = opened(environ, running, endpoint=collector.url)
+    traces = opened(environ, running, endpoint=collector.url, stop_within_s=10)
     assert traces is not None
     for each in spans:
         traces.queue.put(each)

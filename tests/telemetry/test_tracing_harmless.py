@@ -64,7 +64,7 @@ async def test_events_are_published_once_though_they_cannot_be_traced(monkeypatc
     traced = tracing()
     await traced.publish(given, publish_all)
     assert published == given
-    assert traced.marked == set()
+    assert traced.marked == {}
 
     def wrong(*_: object) -> str:
         raise KeyError("a mistake in tracing")

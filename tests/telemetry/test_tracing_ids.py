@@ -19,6 +19,7 @@ from botplatform.telemetry.span_ids import (
     consumer_id,
     parse_traceparent,
     producer_id,
+    read_tracestate,
     trace_of,
     traceparent,
 )
@@ -100,10 +101,42 @@ def test_span_ids_are_functions_of_event_group_and_call() -> None:
 def test_the_header_on_the_wire_says_what_it_was_made_of(sampled: bool) -> None:
     event = market()
     headers = Headers(60)
-    headers.traced = {event.id} if sampled else ()
+    headers.traced = {event.id: ""} if sampled else {}
     block = headers.block(event).encode()
     assert parse_traceparent(block) == (trace_of(event), producer_id(event.id), sampled)
+    assert b"tracestate" not in block
     assert headers(event)["traceparent"] == traceparent(event, sampled=sampled)
+
+
+def test_the_state_of_a_trace_of_others_goes_into_the_header() -> None:
+    event, headers = market(), Headers(60)
+    headers.traced = {event.id: "rojo=00f067aa0ba902b7,congo=t61rcWkgMzE"}
+    block = headers.block(event).encode()
+    assert parse_traceparent(block) == (trace_of(event), producer_id(event.id), True)
+    assert read_tracestate(block) == headers(event)["tracestate"] == "rojo=00f067aa0ba902b7,congo=t61rcWkgMzE"
+    assert block.endswith(b"\r\nNats-TTL: 60s\r\n\r\n")
+
+
+@pytest.mark.parametrize(
+    ("given", "read"),
+    [
+        (b"tracestate: a=1", "a=1"),
+        (b"Tracestate:a=1 , b@c=2,", "a=1,b@c=2"),
+        (b"tracestate: a=1\r\ntracestate: b=2", "a=1,b=2"),
+        (b"tracestate: " + b",".join(b"k%d=v" % n for n in range(32)), ",".join(f"k{n}=v" for n in range(32))),
+        (b"tracestate: " + b",".join(b"k%d=v" % n for n in range(33)), ""),
+        (b"tracestate: a=" + b"x" * 256, "a=" + "x" * 256),
+        (b"tracestate: a=" + b"x" * 200 + b",b=" + b"x" * 200 + b",c=" + b"x" * 200, ""),
+        (b"tracestate: a=1,B=2", ""),
+        (b"tracestate: a=1\x00b", ""),
+        (b"tracestate: a=\xff", ""),
+        (b"tracestate: a", ""),
+        (b"tracestate: ", ""),
+        (b"traceparent: 00", ""),
+    ],
+)
+def test_the_state_of_a_trace_is_read_where_it_is_one(given: bytes, read: str) -> None:
+    assert read_tracestate(b"NATS/1.0\r\nNats-Msg-Id: 1\r\n" + given + b"\r\n\r\n") == read
 
 
 @pytest.mark.parametrize(
@@ -131,3 +164,7 @@ def test_the_headers_of_others_may_be_written_otherwise() -> None:
 def test_any_bytes_can_be_looked_at(data: bytes) -> None:
     parse_traceparent(data)
     parse_traceparent(b"NATS/1.0\r\ntraceparent: " + data)
+    state = read_tracestate(b"NATS/1.0\r\ntracestate: " + data)
+    assert len(state) <= 512
+    assert state.isprintable()
+    assert state.isascii()

@@ -160,7 +160,7 @@ class _Builder:
             self.dead_letters = StreamDeadLetters(DeadLetterStream(connection.connection, settings.bus.stream))
             self.trading = BucketTradingState(connection.trading)
             self.log_id = connection.log_id()
-            connection.say_traced(tracing.marked if tracing else ())
+            connection.say_traced(tracing.marked if tracing else {})
             self.membership = Membership(
                 connection.connection,
                 member,

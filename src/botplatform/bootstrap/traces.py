@@ -59,5 +59,5 @@ def traced_bus(settings: Settings, bus: JetStreamEventBus, clock: Clock, stack: 
         tracing = trace_process(settings, (OPERATOR,), random_id()[:12], clock, stack)
     except (SettingsError, MissingExtra, ImportError) as e:
         logger.warning("this is not traced: %s", e)
-    bus.say_traced(tracing.marked if tracing else ())
+    bus.say_traced(tracing.marked if tracing else {})
     return LoggedBus(bus, lambda _: None, tracing=tracing)

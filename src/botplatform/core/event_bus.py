@@ -102,8 +102,8 @@ class Delivery(NamedTuple):
     event: Event
     sequence: int
     """Place in the log; what orders replay. Starts at 1."""
-    redelivered: bool = False
-    """It was delivered before and not acknowledged."""
+    redelivered: int = 0
+    """How often it was delivered before and not acknowledged."""
     left_out: tuple[int, ...] = ()
     """Sequences of older ticks of the same symbol that were left out on purpose, because the group was behind."""
     headers: bytes | None = None

@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 from weakref import WeakSet
 
 from botplatform.core.event_bus import AsyncHandler, Conflation, Delivery, DeliveryHandler, DurableEventBus, Right
 from botplatform.core.events import Event
 from botplatform.core.trimmed import Trimmed
+from botplatform.errors import BusError
 from botplatform.telemetry.tracing import Tracing
 
-__all__ = ["LoggedBus", "Works"]
+__all__ = ["LoggedBus", "SharesGroups", "Works"]
+
+
+@runtime_checkable
+class SharesGroups(Protocol):
+    """A bus whose groups several processes may share."""
+
+    async def share(self, group: str, handler: DeliveryHandler, *, final: tuple[type[Exception], ...] = ()) -> None:
+        """Deliver each event of a group to one of the processes."""
 
 
 class Works(Protocol):
@@ -73,6 +82,13 @@ class LoggedBus:
     ) -> None:
         """Pass on."""
         await self._bus.attach(group, handler, after=after, right=right, conflation=conflation)
+
+    async def share(self, group: str, handler: DeliveryHandler, *, final: tuple[type[Exception], ...] = ()) -> None:
+        """Pass on, and trace what is handled. Raises `BusError` on a bus that cannot."""
+        if not isinstance(self._bus, SharesGroups):
+            raise BusError(f"the group {group} cannot be shared on this bus: attach to it")
+        traced = handler if self._tracing is None else self._tracing.shared(group, handler)
+        await self._bus.share(group, traced, final=final)
 
     async def detach(self, group: str, *, abandon: bool = False) -> None:
         """Pass on."""

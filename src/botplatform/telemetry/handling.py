@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextvars import ContextVar
 from types import TracebackType
 from typing import TYPE_CHECKING, Final
 
@@ -16,6 +17,10 @@ __all__ = ["Handling"]
 
 UNTRACED: Final = b"-00\r\n"
 """The end of a `traceparent` header that says that its sender does not trace the event."""
+
+
+_BROADCAST: Final[ContextVar[Handling | None]] = ContextVar("botplatform_broadcast", default=None)
+"""The hands that the current code is in, where they have what each partition hears of: several may have it at once."""
 
 
 class Handling:
@@ -44,10 +49,22 @@ class Handling:
         self._begun_ns = begun_ns
         self.turn = None
         self._key = key = (event.id, self.place.group)
-        tracing.in_hand[key] = self
         if headers is None or UNTRACED not in headers or event.type in ALWAYS:
-            tracing.come(self.look())
+            turn = self.look()
+            if turn.everywhere:
+                self._key = key = (event.id, self.place.slot or self.place.group)
+                _BROADCAST.set(self)
+            tracing.come(turn)
+        tracing.in_hand[key] = self
         return self
+
+    @classmethod
+    def of_broadcast(cls, event_id: str, group: str) -> Handling | None:
+        """Return the hands that the current code is in, where they are of that group and have that broadcast."""
+        hands = _BROADCAST.get()
+        if hands is None or hands.turn is None or hands.place.group != group or hands.turn.event.id != event_id:
+            return None
+        return hands
 
     def look(self) -> Turn:
         """Return what is known of the event in hand, from now on for a span."""
@@ -69,4 +86,6 @@ class Handling:
         tracing, turn = self._tracing, self.turn
         tracing.in_hand.pop(self._key, None)
         if turn is not None:
+            if turn.everywhere:
+                _BROADCAST.set(None)
             tracing.gone(turn, error)

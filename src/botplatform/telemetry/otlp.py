@@ -12,7 +12,7 @@ from opentelemetry.sdk.trace import Event as SpanEvent
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export import ConsoleSpanExporter, SpanExporter, SpanExportResult
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
-from opentelemetry.trace import Link, SpanContext, SpanKind, Status, StatusCode, TraceFlags
+from opentelemetry.trace import Link, SpanContext, SpanKind, Status, StatusCode, TraceFlags, TraceState
 
 from botplatform.errors import MissingExtra
 from botplatform.telemetry.attributes import attributes_of
@@ -71,7 +71,7 @@ def to_readable(span: Span, resource: Resource, system: str) -> ReadableSpan:
     trace = int(span.trace, 16)
     return ReadableSpan(
         name=span.name,
-        context=_context(trace, span.id),
+        context=_context(trace, span.id, span.state),
         parent=_context(trace, span.parent) if span.parent else None,
         resource=resource,
         attributes=attributes_of(span, system),
@@ -85,8 +85,9 @@ def to_readable(span: Span, resource: Resource, system: str) -> ReadableSpan:
     )
 
 
-def _context(trace: int, span: str) -> SpanContext:
-    return SpanContext(trace, int(span, 16), is_remote=False, trace_flags=_SAMPLED)
+def _context(trace: int, span: str, state: str = "") -> SpanContext:
+    given = TraceState.from_header([state]) if state else None
+    return SpanContext(trace, int(span, 16), is_remote=False, trace_flags=_SAMPLED, trace_state=given)
 
 
 def make_exporter(kind: str, protocol: str, endpoint: str, environ: Mapping[str, str]) -> SpanExporter:

@@ -15,7 +15,7 @@ from botplatform.telemetry.call import SUBMIT
 from botplatform.telemetry.sampling import ALWAYS, FREQUENT
 from botplatform.telemetry.span_ids import consumer_id, producer_id, trace_of
 from botplatform.telemetry.spans import Kind, Span, Value
-from botplatform.telemetry.turn import Place, Turn
+from botplatform.telemetry.turn import EVERYWHERE, Place, Turn
 
 if TYPE_CHECKING:
     from botplatform.telemetry.tracing import Tracing
@@ -101,7 +101,10 @@ class Recovery:
             self._handle_again(place, cause, handled, window)
         if event.type == "strategy.decision":
             self._root_again(place, event, window)
-        tracing.produced(event, tracing.parent_of(event, found if beside else ()), at, at, recovered=True)
+        parent = tracing.parent_of(event, found if beside else ())
+        if cause is not None and event.source == place.group and cause.event.type.startswith(EVERYWHERE):
+            parent = Turn(cause, place, at).span
+        tracing.produced(event, parent, at, at, recovered=True)
 
     def _handle_again(self, place: Place, delivery: Delivery, handled: int, window: _Window) -> None:
         turn = Turn(delivery, place, delivery.event.created_ns)
@@ -109,6 +112,7 @@ class Recovery:
             return
         window.made.add(turn.span)
         turn.recovered, turn.parent = True, producer_id(delivery.event.id)
+        turn.begins = turn.everywhere and turn.is_first  # whether whoever published it has, the log does not tell
         self._tracing.consumed(turn)
 
     def _root_again(self, place: Place, decision: Event, window: _Window) -> None:

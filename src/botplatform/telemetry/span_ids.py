@@ -24,6 +24,7 @@ __all__ = [
     "parse_traceparent",
     "producer_id",
     "read_traceparent",
+    "read_tracestate",
     "trace_id",
     "trace_of",
     "traceparent",
@@ -31,6 +32,11 @@ __all__ = [
 
 _PARENT: Final = re.compile(rb"(?!ff)[0-9a-f]{2}-((?!0{32})[0-9a-f]{32})-((?!0{16})[0-9a-f]{16})-([0-9a-f]{2})")
 _HEADER: Final = b"\r\ntraceparent: "
+_STATE: Final = re.compile(rb"\r\ntracestate:[ \t]*([^\r\n]*)", re.IGNORECASE)
+_MEMBER: Final = re.compile(r"[a-z0-9][a-z0-9_\-*/@]{0,255}=[ -+\--<>-~]{0,255}[!-+\--<>-~]")
+MAX_STATE: Final = 512
+"""Characters of a `tracestate` that are passed on: as many as W3C asks for."""
+MAX_MEMBERS: Final = 32
 
 
 class Parent(NamedTuple):
@@ -69,6 +75,16 @@ def parse_traceparent(headers: bytes) -> Parent | None:
         return None
     begin = at + len(_HEADER)
     return _read(_PARENT.match(headers, begin, begin + 55))
+
+
+def read_tracestate(headers: bytes) -> str:
+    """Find the `tracestate` in the headers of a message as they came; empty for a missing, wrong or longer one."""
+    found = [each.decode("ascii", "replace") for each in _STATE.findall(headers)]
+    members = [member for member in (each.strip(" \t") for each in ",".join(found).split(",")) if member]
+    state = ",".join(members)
+    if len(state) > MAX_STATE or len(members) > MAX_MEMBERS or not all(map(_MEMBER.fullmatch, members)):
+        return ""
+    return state
 
 
 def read_traceparent(text: str) -> Parent | None:

@@ -77,3 +77,5 @@ class Span(NamedTuple):
     notes: tuple[Note, ...] = ()
     links: tuple[Link, ...] = ()
     failure: Failure | None = None
+    state: str = ""
+    """The W3C `tracestate` of the trace, as another program gave it."""

@@ -11,22 +11,29 @@ from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Final
 
+from botplatform.core.event_bus import Delivery, DeliveryHandler
 from botplatform.core.events import Event, OrderEvent, OrderStatus, SystemEvent
 from botplatform.core.seam import Clock
 from botplatform.telemetry.call import Call, Caused
 from botplatform.telemetry.handling import Handling
 from botplatform.telemetry.recovery import Recovery
 from botplatform.telemetry.sampling import ALWAYS, FREQUENT, Sampler
-from botplatform.telemetry.span_ids import client_id, consumer_id, parse_traceparent, producer_id, trace_of
+from botplatform.telemetry.span_ids import (
+    client_id,
+    consumer_id,
+    parse_traceparent,
+    producer_id,
+    read_tracestate,
+    trace_of,
+)
 from botplatform.telemetry.spans import Failure, Kind, Link, Note, Span, Value
-from botplatform.telemetry.turn import EVERYWHERE, Place, Turn
+from botplatform.telemetry.turn import EXECUTION, Place, Turn
 
 __all__ = ["Place", "Tracing"]
 
 MAX_ROOTS: Final = 4096
 MAX_SENT: Final = 100_000
 """Traced events that are remembered for a bus without headers."""
-EXECUTION: Final = "execution"
 SOURCES: Final = frozenset({"market_data"})
 """Engines that publish and handle nothing."""
 NEVER_SENT: Final = "NOT_AT_VENUE"
@@ -53,8 +60,8 @@ class Tracing:
         headers: bool = False,
         nest: Callable[[str, str], AbstractContextManager[object]] | None = None,
     ) -> None:
-        self.marked: set[str] = set()
-        """Ids of the events on their way to the log whose header says that they are traced."""
+        self.marked: dict[str, str] = {}
+        """Ids of the events on their way to the log whose header says that they are traced, and their `tracestate`."""
         self.emit = emit
         self.clock = clock
         self.recovery = Recovery(self)
@@ -64,12 +71,23 @@ class Tracing:
         self.in_hand: dict[tuple[str, str], Handling] = {}
         """Events in hand, by their id and the group that has them."""
         self._roots: dict[str, str] = {}
+        self._states: dict[str, str] = {}
         self._sent: dict[str, None] = {}
         self._headers = headers
 
     def handling(self, place: Place) -> Handling:
         """Return what a consumer handles events in; a span ends when what came of its event is in the log."""
         return Handling(self, place)
+
+    def shared(self, group: str, handle: DeliveryHandler) -> DeliveryHandler:
+        """Return the handler of a group that several processes share, with a span for each time that it is tried."""
+        hands = self.handling(Place(group, shared=True))
+
+        async def handle_traced(delivery: Delivery) -> None:
+            with hands.take(delivery, self.clock.monotonic_ns()):
+                await handle(delivery)
+
+        return handle_traced
 
     def come(self, turn: Turn) -> None:
         """Take an event in hand that may be traced."""
@@ -102,21 +120,39 @@ class Tracing:
         if headers is None:
             known = event.id in self._sent
             turn.sampled = known or event.type in ALWAYS
-            turn.parent = producer_id(event.id) if known else _begun_by(turn)
+            if known:
+                turn.parent = producer_id(event.id)
+            else:
+                _begin_untraced(turn)
             return
         parent = parse_traceparent(headers)
         if parent is None or not parent.sampled:
-            turn.sampled, turn.parent = event.type in ALWAYS, _begun_by(turn)
+            turn.sampled = event.type in ALWAYS
+            _begin_untraced(turn)
         elif parent.trace == turn.trace:
             turn.sampled, turn.parent = True, parent.span
-        else:
+            self._take_state(turn, headers)
+        else:  # the span of its publisher is in another trace: somebody makes one in this
             turn.sampled, turn.links = True, (Link(parent.trace, parent.span),)
+            turn.parent, turn.begins = producer_id(event.id), turn.is_first
+
+    def _take_state(self, turn: Turn, headers: bytes) -> None:
+        """Remember the `tracestate` of a trace, which what comes of the event is published with."""
+        state = read_tracestate(headers)
+        if not state:
+            return
+        self._states.pop(turn.trace, None)
+        if len(self._states) >= MAX_ROOTS:
+            del self._states[next(iter(self._states))]
+        self._states[turn.trace] = state
 
     def consumed(self, turn: Turn) -> None:
         """Emit the span of an event that was handled."""
         event, trace, span = turn.event, turn.trace, turn.span
         if self.recovery.is_old(turn):
             return
+        if turn.begins:
+            self.produced(event, "", event.created_ns, event.created_ns, links=turn.links, recovered=turn.recovered)
         parent = turn.parent
         if not parent:
             parent = self._roots.get(trace, "")
@@ -133,7 +169,7 @@ class Tracing:
         self.emit(
             Span(
                 *(turn.place.group, name, Kind.CONSUMER, trace, span, parent, start, end),
-                *(event, attributes, notes, turn.links, failure),
+                *(event, attributes, notes, turn.links, failure, self._states.get(trace, "")),
             )
         )
 
@@ -162,7 +198,8 @@ class Tracing:
         start = self.clock.now_ns()
         failure: Failure | None = None
         ids = [event.id for event, _ in traced]
-        self.marked.update(ids)
+        states = self._states
+        self.marked.update({event.id: states.get(trace_of(event), "") if states else "" for event, _ in traced})
         self._remember(ids)
         try:
             await publish_all(events)
@@ -170,7 +207,8 @@ class Tracing:
             failure = Failure.of(e)
             raise
         finally:
-            self.marked.difference_update(ids)
+            for each in ids:
+                self.marked.pop(each, None)
             end = self.clock.now_ns()
             try:
                 for event, parent in traced:
@@ -205,7 +243,7 @@ class Tracing:
         cause, source = event.causation_id, event.source
         if not cause:
             return event.id in told_of or self._sampler.root(event)
-        hands = self.in_hand.get((cause, source))
+        hands = self._hands(cause, source)
         if hands is not None:
             turn = hands.turn
             return turn is not None and (turn.sampled or turn.failure is not None)
@@ -213,12 +251,15 @@ class Tracing:
 
     def _turn(self, event_id: str, group: str) -> Turn | None:
         """Return what is known of an event in hand, for a span that it may need."""
-        hands = self.in_hand.get((event_id, group))
+        hands = self._hands(event_id, group)
         return None if hands is None else hands.look()
+
+    def _hands(self, event_id: str, group: str) -> Handling | None:
+        return self.in_hand.get((event_id, group)) or Handling.of_broadcast(event_id, group)
 
     def is_traced(self, event: Event, group: str) -> bool:
         """Tell whether an event that a group has in hand is traced."""
-        hands = self.in_hand.get((event.id, group))
+        hands = self._hands(event.id, group)
         return hands is not None and hands.turn is not None and hands.turn.sampled
 
     def is_sampled_chain(self, trace: str) -> bool:
@@ -260,6 +301,7 @@ class Tracing:
         end: int,
         failure: Failure | None = None,
         *,
+        links: tuple[Link, ...] = (),
         recovered: bool = False,
     ) -> None:
         """Emit the span of an event that was published."""
@@ -267,11 +309,11 @@ class Tracing:
         payload = event.payload
         if failure is None and type(payload) is OrderEvent and payload.status in _FAILED:
             failure = Failure(payload.reason_code or payload.status.value, payload.reason_text)
-        name, span = f"publish {event.type}", producer_id(event.id)
+        name, trace, span = f"publish {event.type}", trace_of(event), producer_id(event.id)
         self.emit(
             Span(
-                *(self.service_of(event.source), name, Kind.PRODUCER, trace_of(event), span, parent, start, end),
-                *(event, attributes, (), (), failure),
+                *(self.service_of(event.source), name, Kind.PRODUCER, trace, span, parent, start, end),
+                *(event, attributes, (), links, failure, self._states.get(trace, "")),
             )
         )
 
@@ -304,11 +346,13 @@ class Tracing:
         return Call(operation, venue, order, cause, emit=self.emit, now_ns=self.clock.now_ns, attempts=self.recovery)
 
 
-def _begun_by(turn: Turn) -> str:
-    """Return the parent of what somebody published who does not trace: execution begins a decision's trace then."""
+def _begin_untraced(turn: Turn) -> None:
+    """Say what is above an event whose publisher does not trace: one span for all that hear of it, where that is needed."""
     event, group = turn.event, turn.place.group
-    begins = group == EXECUTION or event.type not in ALWAYS or event.type.startswith(EVERYWHERE)
-    return "" if begins else consumer_id(event.id, EXECUTION)
+    if turn.everywhere:
+        turn.parent, turn.begins = producer_id(event.id), turn.is_first
+    elif group != EXECUTION and event.type in ALWAYS:  # execution begins the trace of a decision then
+        turn.parent = consumer_id(event.id, EXECUTION)
 
 
 def _upstream(event: Event) -> tuple[Note, ...]:

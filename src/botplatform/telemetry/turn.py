@@ -14,10 +14,12 @@ from botplatform.telemetry.spans import Failure, Link, Note, Value
 
 __all__ = ["EVERYWHERE", "Place", "Turn"]
 
-
 NONE: Final[Mapping[str, Value]] = MappingProxyType({})
 EVERYWHERE: Final = "trading."
 """What each partition hears of."""
+EXECUTION: Final = "execution"
+_BEGUN_IN: Final = {"market": "signals", "signal": "strategy", "strategy": EXECUTION, "order": EXECUTION}
+_BEGUN_IN_ELSE: Final = "monitoring"
 
 
 class Place(NamedTuple):
@@ -28,6 +30,8 @@ class Place(NamedTuple):
     partition: int | None = None
     slot: str = ""
     """Name of the consumer."""
+    shared: bool = False
+    """Several processes share the group: what fails in one is tried again by any."""
 
 
 class Turn:
@@ -40,6 +44,10 @@ class Turn:
     recovered = False
     """An earlier owner may have made this span, and not sent it."""
     parent = ""
+    state = ""
+    """The `tracestate` that the event came with."""
+    begins = False
+    """The span in which the event was published is made here: whoever published it made none in its trace."""
     links: tuple[Link, ...] = ()
     notes: tuple[Note, ...] = ()
     failure: Failure | None = None
@@ -57,11 +65,26 @@ class Turn:
         self.notes = (*self.notes, Note(name, at_ns, attributes))
 
     @property
+    def everywhere(self) -> bool:
+        """Whether each partition hears of the event."""
+        return self.event.type.startswith(EVERYWHERE)
+
+    @property
     def span(self) -> str:
         """The id of its span; each partition hears of changes of the trading state, so they are told apart there."""
         place = self.place
-        group = place.slot or place.group if self.event.type.startswith(EVERYWHERE) else place.group
+        group = place.slot or place.group if self.everywhere else place.group
+        if place.shared and self.delivery.redelivered:
+            group = f"{group}/{int(self.delivery.redelivered)}"
         return consumer_id(self.event.id, group)
+
+    @property
+    def is_first(self) -> bool:
+        """Whether of all that hear of the event this is the one that makes the span of its publishing, where nobody did."""
+        kind = self.event.type.partition(".")[0]
+        if self.everywhere:
+            return self.place.group == EXECUTION and not self.place.partition
+        return self.place.group == _BEGUN_IN.get(kind, _BEGUN_IN_ELSE)
 
     @property
     def trace(self) -> str:
@@ -78,6 +101,7 @@ class Turn:
             found["botplatform.partition"] = self.place.partition
         if self.delivery.redelivered:
             found["botplatform.redelivered"] = True
+            found["botplatform.delivery_count"] = self.delivery.redelivered + 1
         if self.recovered:
             found["botplatform.recovered"] = True
         return found

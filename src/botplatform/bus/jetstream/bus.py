@@ -155,8 +155,11 @@ class JetStreamEventBus:
         """Events that may be on their way at once."""
         return self._settings.publish_window
 
-    def say_traced(self, ids: Collection[str]) -> None:
-        """Say in the header of each event whose id is among these when it is published that this is traced."""
+    def say_traced(self, ids: Mapping[str, str]) -> None:
+        """Say in the header of each event whose id is among these when it is published that this is traced.
+
+        Each has the W3C `tracestate` that its trace came with, which is passed on; empty for none.
+        """
         self._publisher.headers.traced = ids
 
     def log_id(self) -> str:

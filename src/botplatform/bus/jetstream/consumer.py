@@ -362,7 +362,7 @@ class GroupConsumer:
             event = decode_stored(subject, data, self._counters)
             if event is not None:
                 left_out = tuple(self._left_out.pop(subject, ())) if self._left_out else ()
-                await self._handler(Delivery(event, arrived.sequence, arrived.deliveries > 1, left_out, headers or b""))
+                await self._handler(Delivery(event, arrived.sequence, arrived.deliveries - 1, left_out, headers or b""))
             self.handled = arrived.sequence
             self._known = True
         if session != self._session:  # it comes again, with a number that the consumer still knows

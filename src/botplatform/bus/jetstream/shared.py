@@ -254,7 +254,7 @@ class SharedConsumer:
         try:
             event = _event_of(held)
             await self._handler(
-                Delivery(event, held.arrived.sequence, held.arrived.deliveries > 1, headers=held.headers or b"")
+                Delivery(event, held.arrived.sequence, held.arrived.deliveries - 1, headers=held.headers or b"")
             )
         except Exception as e:  # noqa: BLE001  # whatever a handler raises is answered, and the others go on
             return e

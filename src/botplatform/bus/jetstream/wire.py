@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Mapping
 from typing import Final
 
 from botplatform.core.events import Event, from_wire, to_wire
@@ -22,23 +22,27 @@ class Headers:
     """Makes the headers of events; `tick_ttl_s` is how long ticks, signals and heartbeats are kept, in seconds."""
 
     def __init__(self, tick_ttl_s: int) -> None:
-        self.traced: Collection[str] = ()
-        """Ids of the events whose publishing is traced, which their header says."""
+        self.traced: Mapping[str, str] = {}
+        """Ids of the events whose publishing is traced, which their header says; each with its `tracestate`, or none."""
         self._ttl = f"{tick_ttl_s}s"
         self._of_type: dict[str, str] = {}
 
     def __call__(self, event: Event) -> dict[str, str]:
         """Return an event's headers: the id that the server drops repetitions by, the chain, and how long it is kept."""
-        return {MESSAGE_ID: event.id, "traceparent": self._chain(event), TTL: self._kept(event.type)}
+        state = self.traced.get(event.id)
+        made = {MESSAGE_ID: event.id, "traceparent": traceparent(event, sampled=state is not None)}
+        if state:
+            made["tracestate"] = state
+        return made | {TTL: self._kept(event.type)}
 
     def block(self, event: Event) -> str:
         """Return the same headers as they go over the wire: ASCII, as an event's id is."""
         kept = self._of_type.get(event.type) or self._kept(event.type)
-        chain = self._chain(event)
+        state = self.traced.get(event.id)
+        chain = traceparent(event, sampled=state is not None)
+        if state:  # of the trace of another program: rare
+            chain = f"{chain}\r\ntracestate: {state}"
         return f"NATS/1.0\r\n{MESSAGE_ID}: {event.id.strip()}\r\ntraceparent: {chain}\r\n{TTL}: {kept}\r\n\r\n"
-
-    def _chain(self, event: Event) -> str:
-        return traceparent(event, sampled=event.id in self.traced)
 
     def _kept(self, event_type: str) -> str:
         kept = self._of_type.get(event_type)
