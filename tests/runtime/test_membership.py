@@ -14,6 +14,7 @@ from botplatform.bus.jetstream.kv import Bucket
 from botplatform.bus.jetstream.setup import setup
 from botplatform.bus.server import EmbeddedServer
 from botplatform.errors import BusError
+from botplatform.runtime.lapses import Standing, lapsed
 from botplatform.runtime.membership import PARTITIONS as PARTITION_OWNERS
 from botplatform.runtime.membership import Membership, Ownership
 from botplatform.settings import BusSettings, NatsSettings
@@ -43,6 +44,8 @@ class Member:
         self.told = told
         self.errors: list[Exception] = []
         self.failing = 0
+        self.holding: dict[int, asyncio.Event] = {}
+        """What it gives back only when that is set."""
         self.membership = Membership(
             connection, name, {"signals": PARTITIONS}, lease_s=LEASE_S, failed=self.errors.append
         )
@@ -59,6 +62,8 @@ class Member:
             self.failing -= 1
             del self.owned[partition]
             raise BusError("the checkpoint was not acknowledged")
+        if partition in self.holding:
+            await self.holding[partition].wait()
         self.told.append(("released", self.name, partition, self.owned.pop(partition)))
 
     async def lost(self, partition: int) -> None:
@@ -139,6 +144,25 @@ async def test_one_that_leaves_hands_everything_over(nats: NatsSettings) -> None
         assert b.membership.failovers == 0
 
 
+async def test_one_that_leaves_slowly_hands_over_each_partition_as_it_is_done_with_and_keeps_the_rest(
+    nats: NatsSettings,
+) -> None:
+    async with members(nats, "a", "b") as (a, b):
+        await a.join()
+        await b.join()
+        await until(divided(a, b), "the partitions are divided")
+        slow = max(a.owned)
+        a.holding[slow] = asyncio.Event()
+        leaving = asyncio.create_task(a.membership.leave())
+        await until(lambda: len(b.owned) == PARTITIONS - 1, "the other one has all but that")
+        await asyncio.sleep(2 * LEASE_S)
+        assert (list(a.owned), a.membership.valid, slow in b.owned) == ([slow], True, False)
+        a.holding[slow].set()
+        await until(divided(b), "the other one has that as well")
+        await leaving
+        assert (a.membership.lapses, b.membership.failovers) == (0, 0)
+
+
 async def test_the_partitions_of_one_that_dies_are_taken_over_with_a_higher_epoch(nats: NatsSettings) -> None:
     async with members(nats, "a", "b") as (a, b):
         await a.join()
@@ -173,6 +197,35 @@ async def test_one_that_wakes_up_after_its_lease_does_not_believe_that_it_still_
         a.membership._task = asyncio.create_task(a.membership._run())
         await until(divided(a, b), "the partitions are divided")
         assert {entry[2] for entry in a.told if entry[:2] == ("lost", "a")} == had
+        assert (a.membership.lapses, a.membership.lease_s) == (1, 2 * LEASE_S)
+        assert (b.membership.lapses, b.membership.lease_s) == (0, LEASE_S)
+
+
+async def test_one_that_has_lapsed_stands_back_while_another_can_take_what_is_free_and_not_longer(
+    nats: NatsSettings,
+) -> None:
+    async with members(nats, "a", "b") as (a, b):
+        await a.join()
+        await b.join()
+        await until(divided(a, b), "the partitions are divided")
+        a.membership._standing = lapsed(Standing(), a.connection.clock.monotonic_ns(), 20 * 10**9, 1.0)
+        await until(lambda: a.membership._said.rests, "it has said so")
+        had = dict(a.owned)
+        await b.membership.leave()
+        await until(divided(a), "it has all, because nobody else can")
+        assert had.items() <= a.owned.items()
+
+
+async def test_partitions_of_one_that_rests_are_not_given_back_to_it_before_that_is_over(nats: NatsSettings) -> None:
+    async with members(nats, "a", "b") as (a, b):
+        await a.join()
+        a.membership._standing = lapsed(Standing(), a.connection.clock.monotonic_ns(), 2 * 10**9, 1.0)
+        await until(lambda: a.membership._said.rests, "it has said so")
+        await b.join()
+        await asyncio.sleep(LEASE_S)
+        assert (len(a.owned), b.owned) == (PARTITIONS, {})
+        await until(divided(a, b), "the partitions are divided")
+        assert not a.membership._said.rests
 
 
 async def test_a_partition_that_could_not_be_begun_is_tried_again(nats: NatsSettings) -> None:

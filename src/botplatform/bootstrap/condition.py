@@ -45,7 +45,9 @@ def refresh(
         for worker in _sinks(group)
         if isinstance(worker, StorageWorker) and worker.problem
     ]
-    state.failovers = membership.failovers if membership else 0
+    if membership is not None:
+        state.failovers, state.lapses = membership.failovers, membership.lapses
+        state.lease_s = membership.lease_s
     if isinstance(bus, JetStreamEventBus):
         state.connected = bus.connection.connected.is_set()
         state.publish_in_flight, state.publish_window = bus.in_flight, bus.window

@@ -103,6 +103,10 @@ class HealthState:
     """Connections that came back since the process started."""
     failovers: int = 0
     """Partitions taken over from processes that had died, since the process started."""
+    lapses: int = 0
+    """Times that others had taken partitions over from here, since the process started."""
+    lease_s: float = 0.0
+    """Seconds without a sign of life after which others do; 0 on a bus without ownership."""
     orders: OrderFacts | None = None
     """The open orders; None where execution does not run here."""
     account: AccountFacts | None = None

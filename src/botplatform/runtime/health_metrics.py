@@ -93,6 +93,8 @@ class _Scrape:
         self._set("connected", state.connected)
         self._set("lag_known", state.lag_known)
         self._set("failovers_total", state.failovers)
+        self._set("lapses_total", state.lapses)
+        self._set("lease_seconds", state.lease_s)
         self._set("dropped_spans_total", state.dropped_spans())
         build = self.families["botplatform_build_info"]
         assert isinstance(build, InfoMetricFamily)

@@ -18,10 +18,13 @@ import msgspec
 import nats.errors
 
 from botplatform.bus.jetstream.connection import Connection
-from botplatform.bus.jetstream.kv import Bucket
+from botplatform.bus.jetstream.kv import Bucket, Entry
+from botplatform.core.seam import seeded
 from botplatform.core.tasks import end
 from botplatform.errors import BusError, StreamError
+from botplatform.runtime.lapses import Standing, lapsed, lease_ns, renewed, rests
 from botplatform.runtime.ownership import plan
+from botplatform.runtime.sightings import Sightings, Sign
 
 __all__ = ["HINT", "MEMBERS", "PARTITIONS", "Group", "Membership", "Ownership"]
 
@@ -38,10 +41,6 @@ RENEWALS: Final = 3
 TICKS: Final = 6
 """Looks at the others per lease."""
 logger = logging.getLogger(__name__)
-
-
-class _Member(msgspec.Struct, frozen=True):
-    groups: tuple[str, ...] = ()
 
 
 class _Owner(msgspec.Struct, frozen=True):
@@ -88,6 +87,8 @@ class Membership:
         self.member = member
         self.failovers = 0
         """Partitions taken over from members that had died."""
+        self.lapses = 0
+        """Times that others had taken partitions over from here, because no sign of life came in time."""
         self._connection = connection
         self._clock = connection.clock
         self._groups = dict(groups)
@@ -99,7 +100,10 @@ class Membership:
         self._revision = 0
         self._renewed_ns = 0
         self._until_ns = 0
-        self._seen: dict[str, tuple[int, int, tuple[str, ...]]] = {}
+        self._standing = Standing()
+        self._said = Sign()
+        self._leaving = False
+        self._sightings = Sightings(self._lease_ns)
         self._owned: dict[tuple[str, int], tuple[int, int]] = {}
         self._wake = asyncio.Event()
         self._valid = asyncio.Event()
@@ -116,6 +120,11 @@ class Membership:
     def left_s(self) -> float:
         """Seconds for which that holds; 0 or less when it does not."""
         return (self._until_ns - self._clock.monotonic_ns()) / 1e9
+
+    @property
+    def lease_s(self) -> float:
+        """Seconds without a sign of life after which others take over what this process owns."""
+        return self._said.lease_ms / 1e3
 
     async def wait_valid(self) -> None:
         """Wait until it holds."""
@@ -138,16 +147,24 @@ class Membership:
         await self._connection.client.subscribe(HINT, cb=self._hinted)
         await self._renew()
         self._task = asyncio.create_task(self._run(), name="membership")  # the beginning may take longer than the lease
-        await self._settle_jobs()
         await self._hint()
+        await self._settle_jobs()
 
     async def leave(self) -> None:
-        """Give everything back and stop; the others need not wait for the lease to end."""
+        """Give everything back and stop; the others need not wait for the lease to end.
+
+        They are told first, so that each partition has its next owner as soon as it is given back. Until the last
+        one is, signs of life go on: what is in hand may take longer than the lease.
+        """
+        self._leaving = True
         await end(self._task)
+        self._task = asyncio.create_task(self._run(), name="membership-leaving")
+        self._wake.set()
         await self._settle_jobs()
         for group in self._handlers:  # in the order of the flow: who makes events stops before who handles them
             owned = [partition for name, partition in self._owned if name == group]
             await asyncio.gather(*(self._release(group, partition) for partition in owned))
+        await end(self._task)
         with suppress(BusError):
             await self._members.delete(self.member)
         self._until_ns = 0
@@ -173,7 +190,8 @@ class Membership:
                 async with asyncio.timeout(tick_s):
                     await self._wake.wait()
             try:
-                if self._clock.monotonic_ns() - self._renewed_ns >= self._lease_ns / RENEWALS - tick_s * 5e8:
+                due = self._clock.monotonic_ns() - self._renewed_ns >= self._lease_ns / RENEWALS - tick_s * 5e8
+                if due or self._sign() != self._said:
                     await self._renew()
                 await self._look()
             except BusError as e:
@@ -182,70 +200,96 @@ class Membership:
                 self._failed(e)
                 return
 
+    def _sign(self) -> Sign:
+        """Return what to say with the next sign of life."""
+        lease = lease_ns(self._standing, self._lease_ns) if self._sightings.all_say_their_lease else self._lease_ns
+        resting = rests(self._standing, self._clock.monotonic_ns())
+        return Sign(tuple(self._groups), round(lease / 1e6), resting, self._leaving)
+
     async def _renew(self) -> None:
         """Show a sign of life.
 
         After a pause in which the lease ended, what was owned counts again only when nobody has taken it over.
         """
-        asked_ns = self._clock.monotonic_ns()
         had_ended = not self.valid
-        value = msgspec.json.encode(_Member(tuple(self._groups)))
+        if had_ended and self._owned:
+            self._notice(await self._partitions.entries())  # so that the next sign says how long the lease should be
+        asked_ns, sign = self._clock.monotonic_ns(), self._sign()
+        until_ns = asked_ns + round(sign.lease_ms * 1e6 * SAFE_SHARE)
+        self._until_ns = min(self._until_ns, until_ns)  # from now on the others may go by a shorter lease
+        value = msgspec.json.encode(sign)
         try:
             self._revision = await self._members.put(self.member, value, expected=self._revision)
         except StreamError:  # the key expired while this process was away
             self._revision = await self._members.put(self.member, value, expected=None)
+        gap_ns = asked_ns - self._renewed_ns if self._renewed_ns else 0
+        self._standing = renewed(self._standing, asked_ns, gap_ns, self._lease_ns)
         self._renewed_ns = asked_ns
+        told, self._said = sign != self._said, sign
         if had_ended:
             await self._look()
-        self._until_ns = asked_ns + round(self._lease_ns * SAFE_SHARE)
+        self._until_ns = until_ns
         self._valid.set()
+        if told:
+            await self._hint()
 
     async def _look(self) -> None:
         """Look at everybody, and change what should be changed."""
-        alive = await self._alive()
+        alive = self._sightings.look(await self._members.entries(), self._clock.monotonic_ns())
         entries = await self._partitions.entries()
+        self._notice(entries)
+        if self._leaving:
+            return
+        now_ns = self._clock.monotonic_ns()
+        alive[self.member] = Sign(tuple(self._groups), rests=rests(self._standing, now_ns))
+        resting = {member for member, sign in alive.items() if sign.rests}
+        leaving = {member for member, sign in alive.items() if sign.leaves}
         for group, partitions in self._groups.items():
             if group not in self._handlers:
                 continue
-            owners: dict[int, tuple[_Owner, int]] = {}
-            for partition in range(partitions):
-                entry = entries.get(f"{group}.{partition}")
-                if entry is not None:
-                    owners[partition] = (msgspec.json.decode(entry.value, type=_Owner), entry.revision)
-            self._notice_losses(group, owners)
+            owners = self._owners(group, entries)
             self._begin_again(group, owners)
-            members = {member for member, groups in alive.items() if group in groups} | {self.member}
-            now = plan(partitions, {p: owner.member for p, (owner, _) in owners.items()}, members, self.member)
+            members = {member for member, sign in alive.items() if group in sign.groups}
+            held = {partition: owner.member for partition, (owner, _) in owners.items()}
+            now = plan(partitions, held, members, self.member, resting, leaving)
             for partition in now.release:
                 self._change(group, partition, self._release(group, partition))
             for partition in now.take:
                 self._change(group, partition, self._take(group, partition, *owners.get(partition, (_Owner(), 0))))
 
-    async def _alive(self) -> dict[str, tuple[str, ...]]:
-        """Return the living members with their groups: those whose key changed within the lease, as seen from here."""
-        now = self._clock.monotonic_ns()
-        entries = await self._members.entries()
-        for member in [member for member in self._seen if member not in entries]:
-            del self._seen[member]
-        for member, entry in entries.items():
-            known = self._seen.get(member)
-            if known is None or known[0] != entry.revision:
-                groups = msgspec.json.decode(entry.value, type=_Member).groups if entry.value else ()
-                self._seen[member] = (entry.revision, now, groups)
+    def _owners(self, group: str, entries: Mapping[str, Entry]) -> dict[int, tuple[_Owner, int]]:
         return {
-            member: groups
-            for member, (_, seen_ns, groups) in self._seen.items()
-            if now - seen_ns < self._lease_ns and groups
+            partition: (msgspec.json.decode(entry.value, type=_Owner), entry.revision)
+            for partition in range(self._groups[group])
+            if (entry := entries.get(f"{group}.{partition}")) is not None
         }
 
-    def _notice_losses(self, group: str, owners: Mapping[int, tuple[_Owner, int]]) -> None:
-        """Stop what somebody else has taken over while this process was away."""
+    def _notice(self, entries: Mapping[str, Entry]) -> None:
+        """Stop what somebody else has taken over while this process was away, and draw the consequences."""
+        losses = [self._notice_losses(group, self._owners(group, entries)) for group in self._handlers]
+        if not any(losses):
+            return
+        before, now_ns = self._standing, self._clock.monotonic_ns()
+        self._standing = lapsed(before, now_ns, self._lease_ns, seeded(self.member, before.lapsed_ns).random())
+        if self._standing is before:
+            return
+        self.lapses += 1
+        self._wake.set()
+        told = "partitions were taken over because no sign of life came in time: the lease is %g s, pausing for %.1f s"
+        pause_ns = self._standing.rests_until_ns - now_ns
+        logger.warning(told, lease_ns(self._standing, self._lease_ns) / 1e9, pause_ns / 1e9)
+
+    def _notice_losses(self, group: str, owners: Mapping[int, tuple[_Owner, int]]) -> bool:
+        """Stop what somebody else has taken over, and tell whether there was any."""
+        lost = False
         for (owned_group, partition), (epoch, _) in list(self._owned.items()):
             owner = owners.get(partition, (_Owner(), 0))[0]
             if owned_group == group and (owner.member != self.member or owner.epoch != epoch) and owner.epoch > epoch:
                 logger.warning("%s: partition %d was taken over by %s", group, partition, owner.member)
                 del self._owned[group, partition]
                 self._change(group, partition, self._handlers[group].lost(partition))
+                lost = True
+        return lost
 
     def _begin_again(self, group: str, owners: Mapping[int, tuple[_Owner, int]]) -> None:
         """Take again what bears our name and is not handled here: an answer to taking or giving it back was lost."""

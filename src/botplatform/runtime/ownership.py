@@ -2,12 +2,13 @@
 
 Each group has N partitions and M living members. A member's share is `N // M`, and one more for the `N % M` members
 of lowest rank: rounding up for everybody would starve the last ones. A member that owns more gives some back, and
-one that owns less takes free ones. Nothing is ever taken from a living member.
+one that owns less takes free ones. Nothing is ever taken from a living member. One that leaves has no share; one that
+rests has none while another does not, and never gives back what it has.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import NamedTuple
 
 __all__ = ["Change", "plan", "share"]
@@ -35,14 +36,22 @@ def share(partitions: int, members: Iterable[str], me: str) -> int:
     return each + (ranked.index(me) < rest)
 
 
-def plan(partitions: int, owners: Mapping[int, str], alive: Iterable[str], me: str) -> Change:
-    """Say what `me` should do, given who owns what and who is alive.
+def plan(  # noqa: PLR0917  # private to the platform, called once
+    partitions: int,
+    owners: Mapping[int, str],
+    alive: Iterable[str],
+    me: str,
+    resting: Collection[str] = (),
+    leaving: Collection[str] = (),
+) -> Change:
+    """Say what `me` should do, given who owns what, who is alive, and who of these rests or leaves.
 
     Partitions without an owner, or whose owner is not alive, are free. Free ones are dealt out by rank to those
     that own less than their share, so that two members rarely try to take the same one.
     """
-    members = sorted(set(alive))
-    held: dict[str, list[int]] = {member: [] for member in members}
+    held: dict[str, list[int]] = {member: [] for member in alive}
+    staying = sorted(set(held).difference(leaving))
+    members = [member for member in staying if member not in resting] or staying
     free: list[int] = []
     for partition in range(partitions):
         owner = owners.get(partition, "")
@@ -57,5 +66,5 @@ def plan(partitions: int, owners: Mapping[int, str], alive: Iterable[str], me: s
         if member == me:
             take = tuple(free[dealt : dealt + lacking])
         dealt += lacking
-    mine = held.get(me, [])
-    return Change(take, tuple(mine[share(partitions, members, me) :]) if me in held else ())
+    gives = me in members and me not in resting
+    return Change(take, tuple(held[me][share(partitions, members, me) :]) if gives else ())

@@ -88,6 +88,18 @@ CATALOGUE: Final = tuple(
         ("owned_partitions", _G, _EACH, "Partitions that this process owns."),
         ("failovers_total", _C, (), "Partitions taken over from processes that had died."),
         (
+            "lapses_total",
+            _C,
+            (),
+            "Times that others had taken partitions over from this process, because its sign of life came too late.",
+        ),
+        (
+            "lease_seconds",
+            _G,
+            (),
+            "Time without a sign of life after which others take over what this process owns: more after lapses.",
+        ),
+        (
             "checkpoint_age_seconds",
             _G,
             _PLACED,
