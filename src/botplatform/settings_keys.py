@@ -47,7 +47,8 @@ def interpret(text: str, annotation: Any, place: str) -> Any:
     Lists are `a,b` or JSON, mappings and sections JSON; the rest is the text itself, so that money stays exact.
     """
     inner = _plain(annotation)
-    if inner is not annotation and text in ("", "null", "none") and type(None) in get_args(_bare(annotation)):
+    nothing = ("null", "none") if inner is SecretStr else ("", "null", "none")  # an empty secret is a mistake
+    if inner is not annotation and text in nothing and type(None) in get_args(_bare(annotation)):
         return None
     if get_origin(inner) is tuple:
         if text.lstrip().startswith("["):

@@ -21,7 +21,7 @@ class StorageSettings(Section):
 
     path: Path = Path(".botplatform/store.sqlite")
     """The SQLite file. Default: .botplatform/store.sqlite."""
-    url: SecretStr = SecretStr("")
+    url: SecretStr | None = None
     """A PostgreSQL database instead of `path`, as `postgresql://user:password@host:port/database`; never printed. Needs
     the extra `postgres`. Default: none."""
     events: tuple[str, ...] = ("*",)
@@ -42,13 +42,14 @@ class StorageSettings(Section):
 
     def in_file(self, path: Path) -> StorageSettings:
         """Return the same for a file, whatever the database."""
-        return self.model_copy(update={"path": path, "url": SecretStr("")})
+        return self.model_copy(update={"path": path, "url": None})
 
     @field_validator("url")
     @classmethod
-    def check_url(cls, url: SecretStr) -> SecretStr:
+    def check_url(cls, url: SecretStr | None) -> SecretStr | None:
         """Refuse what cannot be the address of a database, an empty one too, in words that repeat nothing of it."""
-        check_database_url(url.get_secret_value())
+        if url is not None:
+            check_database_url(url.get_secret_value())
         return url
 
     @model_validator(mode="after")

@@ -108,6 +108,16 @@ CASES: dict[str, Object] = {
         "venue": {"persistence": {"enabled": False}},
         "engines": {"storage": {"persistence": {"enabled": False}}},
     },
+    "database": {
+        "database": {
+            "existingSecret": "store",
+            "key": "address",
+            "tlsSecret": "authority",
+            "port": 6432,
+            "to": [{"ipBlock": {"cidr": "10.1.2.3/32"}}],
+        },
+        "engines": {"storage": {"replicas": 2}},
+    },
     "some engines off": {"engines": {"notifications": {"enabled": False}, "market-data": {"enabled": False}}},
     "everything off": OFF,
     "everything on": ON,

@@ -126,3 +126,18 @@ def test_a_server_alone_does_not_become_a_cluster(helm: Any, cluster: Cluster) -
     claim = {"apiVersion": "v1", "kind": "PersistentVolumeClaim"}
     cluster.objects["persistentvolumeclaims/data-bot-botplatform-nats-0"] = claim
     assert "are those of 1" in refused(helm, cluster, {"nats": {"replicas": 3}})
+
+
+@pytest.mark.parametrize("data", [{}, {"url": ""}, {"uri": base64.b64encode(b"postgresql://u:p@h/d").decode()}])
+def test_a_secret_without_the_address_of_the_database_is_refused_with_a_sentence(
+    helm: Any, cluster: Cluster, data: dict[str, str]
+) -> None:
+    cluster.objects["secrets/store"] = {"apiVersion": "v1", "kind": "Secret", "data": data}
+    said = refused(helm, cluster, {"database": {"existingSecret": "store"}})
+    assert "the Secret store of database.existingSecret has no url, or an empty one: put postgresql://" in said
+
+
+def test_a_secret_with_the_address_of_the_database_is_taken(helm: Any, cluster: Cluster) -> None:
+    data = {"url": base64.b64encode(b"postgresql://u:p@h/d").decode()}
+    cluster.objects["secrets/store"] = {"apiVersion": "v1", "kind": "Secret", "data": data}
+    assert helm.render({"database": {"existingSecret": "store"}}, "bot", *asked(cluster)).of("Deployment")

@@ -15,7 +15,7 @@ from botplatform.settings import Settings, load_settings
 from botplatform.settings_sources import NO_SETTINGS
 
 Object = dict[str, Any]
-NOT_OURS = {"OTEL_EXPORTER_OTLP_ENDPOINT", "BOTPLATFORM_CONFIG"}
+NOT_OURS = {"OTEL_EXPORTER_OTLP_ENDPOINT", "BOTPLATFORM_CONFIG", "PGSSLMODE", "PGSSLROOTCERT"}
 FOREIGN = {"nats", "reloader", "jaeger"}
 """Containers with another image than the platform's."""
 
@@ -29,7 +29,8 @@ def file_of(rendered: Any, tmp_path: Path) -> Path:
 
 def variables(container: Object) -> dict[str, str]:
     """The variables of a container; what comes from elsewhere has a stand-in."""
-    return {one["name"]: one.get("value", "stand-in") for one in container.get("env", ())}
+    stand_ins = {"BOTPLATFORM_STORAGE__URL": "postgresql://u:p@h/d"}
+    return {one["name"]: one.get("value", stand_ins.get(one["name"], "stand-in")) for one in container.get("env", ())}
 
 
 def test_the_file_and_the_variables_of_every_container_are_settings(rendered: Any, tmp_path: Path) -> None:

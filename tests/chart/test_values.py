@@ -117,7 +117,8 @@ def texts(helm: Any) -> dict[str, str]:
     for name, (base, instead) in ROUNDS.items():
         values: Object = {}
         for path, value in SENTINELS.items():
-            hidden = path[-1] in EITHER and path[:2] != ("networkPolicy", "kedaNamespace")
+            either = path[-1] in EITHER and path[:2] != ("networkPolicy", "kedaNamespace")
+            hidden = either or path[0] == "database"  # with one, storage has no volume
             elsewhere = path[:2] == ("nats", "external") and name != "external"
             if not elsewhere and hidden in (instead, False):
                 given(path, value, values)

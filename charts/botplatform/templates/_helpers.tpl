@@ -190,5 +190,9 @@ automountServiceAccountToken: false
 {{- $replicas := $bus.replicas | default (ternary .Values.nats.replicas 1 .Values.nats.enabled) -}}
 {{- $nats := dict "url" (include "botplatform.natsUrl" .) -}}
 {{- $made := dict "bus" (dict "replicas" $replicas) "nats" $nats -}}
-{{- mergeOverwrite (deepCopy .Values.config) $made | toYaml -}}
+{{- $config := deepCopy .Values.config -}}
+{{- if and .Values.database.existingSecret $config.storage -}}
+{{- $_ := set $config "storage" (omit $config.storage "path") -}}
+{{- end -}}
+{{- mergeOverwrite $config $made | toYaml -}}
 {{- end -}}

@@ -2,7 +2,7 @@
 {{- define "botplatform.deployed" -}}
 {{- $found := list -}}
 {{- range $component, $own := merge (dict "venue" .Values.venue "janitor" .Values.janitor) .Values.engines -}}
-{{- $settings := include "botplatform.merged" (dict "root" $ "settings" $own) | fromYaml -}}
+{{- $settings := include "botplatform.merged" (dict "root" $ "component" $component "settings" $own) | fromYaml -}}
 {{- if $settings.enabled -}}
 {{- $found = append $found $component -}}
 {{- end -}}

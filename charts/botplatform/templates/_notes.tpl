@@ -108,7 +108,7 @@ UNINSTALL with `helm uninstall {{ .Release.Name }} --namespace {{ $ns }}`. What 
 {{- range $component := list "storage" "venue" }}
 {{- if has $component $deployed }}
 {{- $own := get $.Values.engines $component | default (get $.Values $component) }}
-{{- $p := (include "botplatform.merged" (dict "root" $ "settings" $own) | fromYaml).persistence }}
+{{- $p := (include "botplatform.merged" (dict "root" $ "component" $component "settings" $own) | fromYaml).persistence }}
 {{- if and $p.enabled $p.existingClaim }}
 {{- $kept = 1 }}
   {{ ternary "the event store and the journal" "the book of the paper venue" (eq $component "storage") }}: persistentvolumeclaim/{{ $p.existingClaim }}

@@ -11,8 +11,9 @@
 {{- include "botplatform.validateSettings" . -}}
 {{- include "botplatform.validateTracing" . -}}
 {{- include "botplatform.validateNats" . -}}
+{{- include "botplatform.validateDatabase" . -}}
 {{- range $component, $own := .Values.engines -}}
-{{- $settings := include "botplatform.merged" (dict "root" $ "settings" $own) | fromYaml -}}
+{{- $settings := include "botplatform.merged" (dict "root" $ "component" $component "settings" $own) | fromYaml -}}
 {{- include "botplatform.validateReplicas" (dict "root" $ "component" $component "key" (printf "engines.%s" $component) "settings" $settings) -}}
 {{- end -}}
 {{- range $component := list "venue" "janitor" -}}
@@ -117,6 +118,21 @@
 {{- end -}}
 {{- end -}}
 
+{{- define "botplatform.validateDatabase" -}}
+{{- $database := .Values.database -}}
+{{- if $database.existingSecret -}}
+{{- if not $database.key -}}
+{{- fail "database.key is empty: name the key of database.existingSecret that holds the address of the database" -}}
+{{- end -}}
+{{- $secret := lookup "v1" "Secret" .Release.Namespace $database.existingSecret -}}
+{{- if and $secret (not (get ($secret.data | default dict) $database.key)) -}}
+{{- fail (printf "the Secret %s of database.existingSecret has no %s, or an empty one: put postgresql://user:password@host:5432/database there, or set database.key" $database.existingSecret $database.key) -}}
+{{- end -}}
+{{- else if or $database.tlsSecret $database.to -}}
+{{- fail "database.tlsSecret or database.to is set, but database.existingSecret is not: it names the Secret with the address of the database" -}}
+{{- end -}}
+{{- end -}}
+
 {{- /* The address of the collector is opened in the network and looked at by the test: it is known to the chart alone. */ -}}
 {{- define "botplatform.validateTracing" -}}
 {{- $tracing := .Values.config.tracing | default dict -}}
@@ -144,8 +160,8 @@
 {{- if and (eq .component "venue") (gt (int $s.replicas) 1) -}}
 {{- fail "venue.replicas is above 1: there is one book" -}}
 {{- end -}}
-{{- if and (eq .component "storage") (or $scaled (gt (int $s.replicas) 1)) -}}
-{{- fail "engines.storage writes to SQLite: it can have one replica, and nothing may scale it" -}}
+{{- if and (eq .component "storage") (not (include "botplatform.storesElsewhere" .)) (or $scaled (gt (int $s.replicas) 1)) -}}
+{{- fail "engines.storage writes to SQLite: it can have one replica, and nothing may scale it; with database.existingSecret a second one stands by" -}}
 {{- end -}}
 {{- if and (eq .component "storage") $s.persistence.enabled (not $s.persistence.existingClaim) (regexMatch "^[0-9]+([MGT]i?)?$" (toString $s.persistence.size)) -}}
 {{- $largest := (.root.Values.config.storage | default dict).max_bytes | default 3221225472 | int64 -}}

@@ -3,9 +3,24 @@ One Deployment of the platform's image with what belongs to it: an engine, the v
 A dict of root, component (its name), user (of NATS), args, and settings: `defaults` and what the component says itself.
 */ -}}
 
-{{- /* The settings of a component: include "botplatform.merged" (dict "root" $ "settings" .Values.venue) | fromYaml. */ -}}
+{{- /* The settings of a component: include "botplatform.merged" (dict "root" $ "component" "venue" "settings" .Values.venue)
+       | fromYaml. Storage has no volume where the event store is in a database. */ -}}
 {{- define "botplatform.merged" -}}
-{{- mergeOverwrite (deepCopy .root.Values.defaults) (deepCopy (.settings | default dict)) | toYaml -}}
+{{- $found := mergeOverwrite (deepCopy .root.Values.defaults) (deepCopy (.settings | default dict)) -}}
+{{- if include "botplatform.storesElsewhere" . -}}
+{{- $_ := set $found.persistence "enabled" false -}}
+{{- end -}}
+{{- toYaml $found -}}
+{{- end -}}
+
+{{- /* Not empty for storage where the event store is in a database: a dict of root and component. */ -}}
+{{- define "botplatform.storesElsewhere" -}}
+{{- if and .root.Values.database.existingSecret (eq (.component | default "") "storage") -}}yes{{- end -}}
+{{- end -}}
+
+{{- /* Not empty for what speaks to the database of the event store: a dict of root and component. */ -}}
+{{- define "botplatform.usesDatabase" -}}
+{{- if and .root.Values.database.existingSecret (has (.component | default "") (list "storage" "setup")) -}}yes{{- end -}}
 {{- end -}}
 
 {{- /* What a container of the platform's image needs to find its settings and NATS: a dict of root and user. */ -}}
@@ -31,6 +46,20 @@ A dict of root, component (its name), user (of NATS), args, and settings: `defau
 - name: BOTPLATFORM_NATS__NKEY_SEED_FILE
   value: /etc/nats-user/{{ .user }}.nk
 {{- end }}
+{{- if include "botplatform.usesDatabase" . }}
+- name: BOTPLATFORM_STORAGE__URL
+  valueFrom:
+    secretKeyRef:
+      name: {{ .root.Values.database.existingSecret }}
+      key: {{ .root.Values.database.key }}
+{{- if .root.Values.database.tlsSecret }}
+{{- /* What the client takes where the address says nothing else. */}}
+- name: PGSSLMODE
+  value: verify-full
+- name: PGSSLROOTCERT
+  value: /etc/database-tls/ca.crt
+{{- end }}
+{{- end }}
 {{- if include "botplatform.natsTlsSecret" .root }}
 - name: BOTPLATFORM_NATS__TLS_REQUIRED
   value: "true"
@@ -52,6 +81,9 @@ A dict of root, component (its name), user (of NATS), args, and settings: `defau
 {{- if has (include "botplatform.natsAuth" .root) (list "credentials" "nkey") }}
 - {name: nats-user, mountPath: /etc/nats-user, readOnly: true}
 {{- end }}
+{{- if and (include "botplatform.usesDatabase" .) .root.Values.database.tlsSecret }}
+- {name: database-tls, mountPath: /etc/database-tls, readOnly: true}
+{{- end }}
 {{- if include "botplatform.natsTlsSecret" .root }}
 - {name: nats-tls, mountPath: /etc/nats-tls, readOnly: true}
 {{- end }}
@@ -71,6 +103,12 @@ A dict of root, component (its name), user (of NATS), args, and settings: `defau
   secret:
     secretName: {{ include "botplatform.natsSecret" .root }}
     items: [{key: {{ $file }}, path: {{ $file }}}]
+{{- end }}
+{{- if and (include "botplatform.usesDatabase" .) .root.Values.database.tlsSecret }}
+- name: database-tls
+  secret:
+    secretName: {{ .root.Values.database.tlsSecret }}
+    items: [{key: ca.crt, path: ca.crt}]
 {{- end }}
 {{- with include "botplatform.natsTlsSecret" .root }}
 - name: nats-tls
@@ -172,7 +210,7 @@ spec:
           persistentVolumeClaim:
             claimName: {{ $s.persistence.existingClaim | default (include "botplatform.name" .) }}
           {{- else }}
-          emptyDir: {sizeLimit: {{ ternary $s.persistence.size "64Mi" (has .component (list "storage" "venue")) }}}
+          emptyDir: {sizeLimit: {{ ternary $s.persistence.size "64Mi" (and (has .component (list "storage" "venue")) (not (include "botplatform.storesElsewhere" .))) }}}
           {{- end }}
         {{- with $s.extraVolumes }}
         {{- toYaml . | nindent 8 }}

@@ -38,7 +38,7 @@ def copy(
     A copy that was interrupted goes on where it stopped. The journals of both are compared at the end.
     """
     storage = invocation_of(ctx).settings().storage
-    if not storage.url.get_secret_value():
+    if storage.url is None:
         raise SettingsError(
             "storage.url is missing: it names the database to copy into, BOTPLATFORM_STORAGE__URL sets it"
         )

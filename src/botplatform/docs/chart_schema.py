@@ -15,7 +15,7 @@ __all__ = ["MANAGED", "SECRETS", "values_schema"]
 
 Node = dict[str, Any]
 
-SECRETS: Final = ("nats.password", "exchange.secrets", "notifications.channels")
+SECRETS: Final = ("nats.password", "storage.url", "exchange.secrets", "notifications.channels")
 """Settings that are secret, and cannot be given as values; a test compares with the model."""
 MANAGED: Final = (
     "bus.backend",

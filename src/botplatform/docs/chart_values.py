@@ -106,7 +106,7 @@ class Engines(Values):
     portfolio: Engine = Engine()
     """Positions and profit; one active owner."""
     storage: Engine = Engine()
-    """The event store and the journal; one replica, on its volume."""
+    """The event store and the journal; one active owner: one replica, where it has a volume."""
     monitoring: Engine = Engine()
     """The live model; one active owner."""
     notifications: Engine = Engine()
@@ -216,6 +216,21 @@ class Nats(Placed):
     """A server elsewhere."""
 
 
+class Database(Values):
+    """A PostgreSQL database for the event store."""
+
+    existing_secret: SecretName = ""
+    """A Secret with its address; empty: the event store is a file on the volume of storage."""
+    key: str = Field("url", pattern=r"^[-._a-zA-Z0-9]{1,253}$")
+    """The key of the Secret that holds it."""
+    tls_secret: SecretName = ""
+    """A Secret with ca.crt; refuses a server without TLS."""
+    port: Port = 5432
+    """Its port, which the network policy opens."""
+    to: Objects = Field(default_factory=list)
+    """Where it is: peers of a NetworkPolicy; empty: anywhere, at that port."""
+
+
 class Tracing(Values):
     """Where traces go."""
 
@@ -316,6 +331,8 @@ class ChartValues(Values):
     """Security of all containers."""
     nats: Nats = Nats()
     """The NATS server."""
+    database: Database = Database()
+    """A PostgreSQL database for the event store."""
     tracing: Tracing = Tracing()
     """Where traces go."""
     jaeger: Jaeger = Jaeger()

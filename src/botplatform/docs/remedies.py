@@ -191,6 +191,8 @@ ENDINGS: Final = {
     "UNKNOWN_ID": "More of the id, or another one of the chain; old ticks are in neither log nor store any more.",
     "STORE": "Is the volume full or read-only? Enlarge it, and set `config.storage.max_bytes` below it; `config.storage.keep_s` limits orders too.",
     "STORE_BUSY": "Two processes have the same file: storage runs one replica.",
+    "STORE_AWAY": "Nothing is lost: it waits in the log, and is stored when the database answers. The sentence says why it "
+    "does not: is it up, its disk full, its password changed, the way open (`database.port` and `database.to`)?",
     "PROBE": "The sentence names what did not answer: `kubectl get pods`, then its log.",
     "MISSING_EXTRA": "Build the image with the extra that the sentence names.",
 }

@@ -26,18 +26,16 @@ def open_store(storage: StorageSettings, *, clock: Clock | None = None) -> Event
     """
     limits = Retention(storage.keep_ticks_s * 10**9, storage.keep_s * 10**9, storage.max_bytes)
     retention = None if clock is None else (limits, clock)
-    url = storage.url.get_secret_value()
-    if not url:
+    if storage.url is None:
         return SqliteEventStore(storage.path, retention=retention)
-    return _postgres(url, retention=retention)
+    return _postgres(storage.url.get_secret_value(), retention=retention)
 
 
 def open_reader(storage: StorageSettings) -> EventStore:
     """Open the store for lookups; raise `StoreError` when it is not there."""
-    url = storage.url.get_secret_value()
-    if not url:
+    if storage.url is None:
         return SqliteEventStore(storage.path, read_only=True)
-    store = _postgres(url, read_only=True)
+    store = _postgres(storage.url.get_secret_value(), read_only=True)
     store.connect()
     return store
 
@@ -47,10 +45,9 @@ def prepare_store(storage: StorageSettings) -> str:
 
     A file is made by the storage engine: for one this does nothing and returns an empty text.
     """
-    url = storage.url.get_secret_value()
-    if not url:
+    if storage.url is None:
         return ""
-    with _postgres(url) as store:
+    with _postgres(storage.url.get_secret_value()) as store:
         store.connect()
         return store.where
 
