@@ -32,10 +32,17 @@ class Audit:
 
     `signal_sets` names the sets that have to answer each snapshot. What is unanswered and was made within the last
     `grace_s` seconds of the log (default 5) still waits. `after` is the sequence behind which reading began: what
-    lies before it is not known. Takes about 30 bytes of memory an event: no event is kept.
+    lies before it is not known; `before_ns` is the time by which all of that was stored, where it is known. Takes about 30 bytes of memory an event: no event is kept.
     """
 
-    def __init__(self, *, signal_sets: Iterable[str] = ("default",), grace_s: float = 5.0, after: int = 0) -> None:
+    def __init__(
+        self,
+        *,
+        signal_sets: Iterable[str] = ("default",),
+        grace_s: float = 5.0,
+        after: int = 0,
+        before_ns: int | None = None,
+    ) -> None:
         self._after = after
         self._grace_ns = round(grace_s * 1e9)
         self._mark_ns = max(FINEST_MARK_NS, self._grace_ns // MARKS)
@@ -44,7 +51,7 @@ class Audit:
         self._trades = Known()
         self._orders = Known()
         self._decisions = Known()
-        self._causes = Causes(self._findings, self._ids, after=after)
+        self._causes = Causes(self._findings, self._ids, after=after, before_ns=before_ns)
         self._feeds = Feeds(self._findings)
         self._ticks = Ticks(self._findings, signal_sets)
         self._actions = Actions(self._findings)

@@ -46,10 +46,11 @@ class _Asked(NamedTuple):
 class Causes:
     """Finds the cause of each event: at once when it is recent, at the end of the log otherwise."""
 
-    def __init__(self, findings: Findings, known: Known, *, after: int) -> None:
+    def __init__(self, findings: Findings, known: Known, *, after: int, before_ns: int | None = None) -> None:
         self._findings = findings
         self._known = known
         self._after = after
+        self._before_ns = before_ns
         self._asked = _Asked(array("q"), array("Q"), array("q"), bytearray(), array("L"))
         self._lanes: dict[tuple[str, str, str], int] = {}
         self._newest = array("Q", [0])
@@ -124,9 +125,15 @@ class Causes:
                 if lane := self._asked.lanes[index]:
                     self._check_order(newest, lane, sequence, place, "")
                 resolved(sequence, place)
-            elif self._after:
+            elif self._may_lie_before(index):
                 self._findings.add(Rule.CAUSE_GONE, sequence, "", "its cause may lie before {}", self._after + 1)
             elif horizon_lost and not self._asked.kept[index] and self._asked.created[index] <= horizon_ns + LATE_NS:
                 self._findings.add(Rule.CAUSE_GONE, sequence, "", "its cause has expired")
             else:
                 self._findings.add(Rule.NO_CAUSE, sequence, "", "its cause is not in the log")
+
+    def _may_lie_before(self, index: int) -> bool:
+        """Tell whether a cause may lie before what was read: that of an order whenever, others only for a while."""
+        if not self._after or self._before_ns is None:
+            return bool(self._after)
+        return bool(self._asked.kept[index]) or self._asked.created[index] <= self._before_ns + LATE_NS

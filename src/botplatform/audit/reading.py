@@ -21,9 +21,12 @@ async def audit_log(
 ) -> AuditReport:
     """Read the log from behind `after` up to `until` (None: its present end), and audit it.
 
-    `signal_sets` and `grace_s` are those of `Audit`.
+    A log that was trimmed is read from behind that. `signal_sets` and `grace_s` are those of `Audit`.
     """
-    audit = Audit(signal_sets=signal_sets, grace_s=grace_s, after=after)
+    trimmed = await bus.trimmed()
+    before_ns = trimmed.time_ns if trimmed.sequence > after else None
+    after = max(after, trimmed.sequence)
+    audit = Audit(signal_sets=signal_sets, grace_s=grace_s, after=after, before_ns=before_ns)
     async for delivery in bus.replay(("*",), after=after, until=until):
         audit.feed(delivery)
     report = audit.finish()

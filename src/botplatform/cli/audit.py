@@ -56,6 +56,11 @@ async def _audited(settings: Settings, after: int, until: int | None, grace_s: f
     """Return the report, and how many messages are no events."""
     sets = [each.name for each in settings.signals]
     async with await connected(settings) as bus:
+        gone = (await bus.trimmed()).sequence
+        if until and until <= gone:
+            raise BusError(f"--until {until}: the log was trimmed up to {gone}, so there is nothing left to audit")
+        if gone > after:
+            typer.echo(f"botplatform: the log was trimmed up to {gone}: only what came later is audited", err=True)
         report = await audit_log(bus, signal_sets=sets, after=after, until=until, grace_s=grace_s)
         return report, bus.counters.undecodable
 

@@ -159,6 +159,7 @@ async def _watched(bus: JetStreamEventBus, wanted: Wanted, *, from_start: bool) 
     await bus.ready()
     known: deque[str] = deque(maxlen=MAX_WAITING)  # what was read from the log may be shown live again
     if from_start:
+        await _say_trimmed(bus, "what came before is not shown")
         async for delivery in bus.replay((wanted.pattern,)):
             known.append(delivery.event.id)
             if wanted.means(delivery.event):
@@ -172,6 +173,12 @@ async def _watched(bus: JetStreamEventBus, wanted: Wanted, *, from_start: bool) 
                 yield event
     finally:
         failed.cancel()
+
+
+async def _say_trimmed(bus: JetStreamEventBus, then: str) -> None:
+    """Say on standard error that the log is not whole, where that is so."""
+    if gone := (await bus.trimmed()).sequence:
+        typer.echo(f"botplatform: the log was trimmed up to {gone}: {then}", err=True)
 
 
 async def _next(waiting: asyncio.Queue[Event], failed: asyncio.Task[None]) -> Event:
@@ -212,6 +219,7 @@ async def _in_log(bus: JetStreamEventBus, named: list[Given]) -> dict[str, int]:
     found: dict[str, int] = {}
     if not wanted:
         return found
+    await _say_trimmed(bus, "an event that was published before that is not recognised, and published again")
     types = {each.event.type for each in named}
     async for delivery in bus.replay([known for known in CATALOGUE if known in types or known not in MANY]):
         stored, sequence = delivery.event, delivery.sequence

@@ -233,6 +233,8 @@ async def _tail(places: Places, end: int, scan: int) -> tuple[LogTail, list[str]
         notes.append(f"the event store has events of another log than {log.where}")
         stored = 0
     begin = max(stored, end - scan)
+    if begin < (gone := await log.trimmed()):
+        notes.append(f"{log.where} was trimmed up to {gone:,}: what came before is in the event store, if anywhere")
     if begin > stored:
         notes.append(f"only the newest {scan:,} of {end:,} events of {log.where} were looked through (--scan)")
     return LogTail(await log.read(begin, end), decode), notes

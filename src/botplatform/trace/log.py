@@ -8,6 +8,7 @@ from typing import Final
 
 from botplatform.bus.jetstream.connection import Connection
 from botplatform.bus.jetstream.replay import read_messages
+from botplatform.bus.jetstream.trimmed import read_trimmed
 from botplatform.trace.source import Stored
 
 __all__ = ["LogReader"]
@@ -31,6 +32,10 @@ class LogReader:
         """Return the sequence of the newest message; 0 when there is none."""
         info = await self._connection.api(f"STREAM.INFO.{self._stream}")
         return int(info["state"]["last_seq"])
+
+    async def trimmed(self) -> int:
+        """Return the sequence up to which it was trimmed; 0 for never."""
+        return (await read_trimmed(self._connection)).sequence
 
     async def read(self, after: int, until: int) -> list[Stored]:
         """Read the messages behind `after` up to `until`; the newest 128 MiB of them."""

@@ -16,8 +16,10 @@ from botplatform.bus.jetstream.connection import ApiError, Connection
 from botplatform.core.seam import random_id
 from botplatform.errors import BusError, PermissionDenied, StreamError
 
-__all__ = ["Bucket", "Entry"]
+__all__ = ["META", "Bucket", "Entry"]
 
+META: Final = "meta"
+"""Bucket of what is true of the log as a whole."""
 MESSAGE_ID: Final = "Nats-Msg-Id"
 RETRY_S: Final = 0.05
 """First pause before asking again; doubles up to a second."""

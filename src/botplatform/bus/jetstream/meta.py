@@ -5,8 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from botplatform.bus.jetstream.connection import ApiError, Connection
-from botplatform.bus.jetstream.kv import Bucket
-from botplatform.bus.jetstream.setup import META
+from botplatform.bus.jetstream.kv import META, Bucket
 from botplatform.errors import StreamError
 
 __all__ = ["next_feed_epoch"]

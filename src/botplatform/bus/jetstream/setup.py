@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from botplatform.bus.jetstream.connection import ApiError, Connection
-from botplatform.bus.jetstream.kv import Bucket
+from botplatform.bus.jetstream.kv import META, Bucket
 from botplatform.bus.jetstream.lease import LEASE_S, LEASES
 from botplatform.bus.jetstream.subjects import PUBLISHED, STORED, filters
 from botplatform.core.seam import random_id
@@ -39,8 +39,6 @@ DEAD_LETTERS: Final = "DEAD_LETTERS"
 """Stream of events that no engine could handle, and what became of them; one for all logs of a server."""
 ADVISORIES: Final = "ADVISORIES"
 """Stream of the server's advisories about events that shared groups gave up."""
-META: Final = "meta"
-"""Bucket of what is true of the log as a whole."""
 PARTITIONS: Final = "partitions"
 """Bucket of the partitions' owners."""
 MEMBERS: Final = "members"

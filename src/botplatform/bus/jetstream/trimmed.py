@@ -11,8 +11,7 @@ import msgspec
 from msgspec.structs import replace
 
 from botplatform.bus.jetstream.connection import Connection
-from botplatform.bus.jetstream.kv import Bucket
-from botplatform.bus.jetstream.setup import META
+from botplatform.bus.jetstream.kv import META, Bucket
 from botplatform.core.trimmed import Trimmed
 from botplatform.errors import StateError
 
