@@ -126,6 +126,7 @@ def texts(helm: Any) -> dict[str, str]:
             {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": token(SENTINELS["extraObjects",])}}
         ]
         values["defaults"]["replicas"] = 1  # what has a volume of its own has one replica
+        values["nats"]["persistence"]["size"] = "9Gi"  # more than the server may store
         found[name] = helm.text(merged(values, base))
     return found
 
@@ -135,7 +136,7 @@ def test_every_value_is_used(texts: dict[str, str]) -> None:
     unused = [
         ".".join(path)
         for path, value in SENTINELS.items()
-        if path != ("defaults", "replicas") and not re.search(rf"(?<!\d){re.escape(token(value))}(?!\d)", everything)
+        if path not in (("defaults", "replicas"), ("nats", "persistence", "size")) and not re.search(rf"(?<!\d){re.escape(token(value))}(?!\d)", everything)
     ]
     assert unused == []
     assert len(SENTINELS) > 100
@@ -243,6 +244,8 @@ def test_each_wrong_value_is_refused_with_its_place(helm: Any) -> None:
         ({"config": {"storage": {"max_bytes": 5_000_000_000}}}, r"persistence\.size is 4Gi, .* 5000000000 bytes"),
         ({"config": {"tracing": {"endpoint": "http://a:4318"}}}, r"config\.tracing\.endpoint"),
         ({"config": {"tracing": {"protocol": "grpc"}}}, r"Jaeger is reached over HTTP"),
+        ({"nats": {"persistence": {"size": "6Gi"}}}, r"nats\.maxFileStore is 7Gi, but nats\.persistence\.size is 6Gi"),
+        ({"nats": {"maxFileStore": "9G"}}, r"nats\.maxFileStore is 9G, but nats\.persistence\.size is 8Gi"),
         ({"venue": {"serviceAccount": {"name": "mine"}}}, r"venue\.serviceAccount\.name is mine"),
     ],
 )

@@ -82,6 +82,9 @@
 {{- if gt $wanted (include "botplatform.bytes" $nats.maxFileStore | int64) -}}
 {{- fail (printf "nats.maxFileStore is %s, but the log and its copy by type may take %d bytes together: raise it and nats.persistence.size, or lower config.bus.max_bytes" $nats.maxFileStore $wanted) -}}
 {{- end -}}
+{{- if gt (include "botplatform.bytes" $nats.maxFileStore | int64) (include "botplatform.bytes" $nats.persistence.size | int64) -}}
+{{- fail (printf "nats.maxFileStore is %s, but nats.persistence.size is %v: a server whose disk is full stops storing orders as well; raise the size, or lower maxFileStore and config.bus.max_bytes" $nats.maxFileStore $nats.persistence.size) -}}
+{{- end -}}
 {{- if $nats.external.url -}}
 {{- fail "nats.external.url is set, but nats.enabled is true: set it to false to use the server elsewhere" -}}
 {{- end -}}

@@ -147,7 +147,8 @@ spec:
   {{- end }}
   revisionHistoryLimit: 5
   strategy:
-    {{- if or $s.persistence.enabled (eq $s.strategy.type "Recreate") }}
+    {{- /* Also without a volume there is one venue at a time: two would answer the same orders, each from its own book. */}}
+    {{- if or $s.persistence.enabled (eq .component "venue") (eq $s.strategy.type "Recreate") }}
     type: Recreate
     {{- else }}
     {{- toYaml $s.strategy | nindent 4 }}
