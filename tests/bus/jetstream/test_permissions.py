@@ -25,7 +25,7 @@ from botplatform.cli import app
 from botplatform.cli.permissions import permissions_of
 from botplatform.core.events import TradingState
 from botplatform.core.seam import SystemClock
-from botplatform.errors import PermissionDenied
+from botplatform.errors import PermissionDenied, StreamError
 from botplatform.runtime.operator import change_trading_state
 from botplatform.runtime.trading_state import BucketTradingState
 from botplatform.settings import BusSettings, Settings, load_settings
@@ -206,6 +206,19 @@ async def test_its_own_checkpoint_and_replay_are_allowed(server: EmbeddedServer,
         assert [d.sequence async for d in bus.replay(["signal.*", "order.*"], after=10)] == list(range(11, 701))
 
 
+async def test_whoever_is_second_to_claim_a_partition_is_told_so_and_not_that_it_may_not_ask(
+    server: EmbeddedServer, tmp_path: Path
+) -> None:
+    async with await connection_of("signals", server, tmp_path) as connection:
+        for name, key in (("partitions", "signals.0"), ("members", "signals-one")):
+            bucket = Bucket(connection, name)
+            await bucket.put(key, b"first", expected=0)
+            with pytest.raises(StreamError, match="changed by somebody else"):
+                await bucket.put(key, b"second", expected=0)
+            await bucket.delete(key)
+            await bucket.put(key, b"third", expected=0)
+
+
 async def test_a_subscription_that_is_not_allowed_is_an_error_and_not_silence(
     server: EmbeddedServer, tmp_path: Path
 ) -> None:
@@ -256,6 +269,14 @@ def test_an_engine_gets_what_it_declares_and_one_line_in_the_table_is_all_it_tak
     assert "_INBOX_portfolio.>" in found.subscribe
     assert not [one for one in (*found.publish, *found.subscribe) if "{" in one]
     assert connection_name(["signals", "strategy"]) == "botplatform"
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_an_engine_may_ask_the_leader_for_whatever_it_may_write(engine: str) -> None:
+    allowed = set(permissions_of(engine, Settings()).publish)
+    written = {subject.split(".")[1] for subject in allowed if subject.startswith("$KV.")}
+    assert {"members", "partitions"} <= written
+    assert not [name for name in written if f"$JS.API.STREAM.MSG.GET.KV_{name}" not in allowed]
 
 
 @pytest.mark.parametrize("engine", ENGINES)
