@@ -32,7 +32,7 @@ from botplatform.runtime.checkpoint import MemoryCheckpoints
 from botplatform.runtime.execution_worker import ExchangeWorker
 from botplatform.runtime.logged_bus import LoggedBus
 from botplatform.runtime.reconciler import ATTEMPTS
-from botplatform.runtime.trading_state import MemoryTradingState
+from botplatform.runtime.trading_state import MemoryTradingState, TradingStateRecord
 from botplatform.settings import ExchangeSettings, ExecutionSettings, RiskSettings
 from botplatform.telemetry.sampling import Sampler
 from botplatform.telemetry.span_ids import producer_id, trace_of
@@ -43,6 +43,7 @@ from botplatform.trading.instruments import Instruments
 
 VENUE = f"{Path(__file__).with_name('network_venue.py')}:NetworkVenue"
 PATIENCE_S = 60.0
+REQUEST_TIMEOUT_S = 1.0
 LONG = PositionSide.LONG
 
 
@@ -58,6 +59,7 @@ class Bench:
         self.venue.watch_connection = self._watch
         self.connection_changed: Callable[[bool], None] = self.told.append
         self.decided = 0
+        self.trading = MemoryTradingState()
         self.make_worker()
 
     def _watch(self, on_change: Callable[[bool], None]) -> None:
@@ -77,9 +79,9 @@ class Bench:
             SystemClock(),
             self.checkpoints,
             exchange=self.venue,
-            trading=MemoryTradingState(),
+            trading=self.trading,
             max_decision_age_s=5.0,
-            request_timeout_s=1.0,
+            request_timeout_s=REQUEST_TIMEOUT_S,
         )
 
     async def start(self) -> None:
@@ -327,6 +329,35 @@ async def test_decisions_made_while_it_is_compared_are_held_in_order_and_sent_wh
     await bench.wait_for("order.accepted", 3)
     assert [request.quantity for request in bench.venue.received] == [Decimal(3), Decimal(2), Decimal(1)]
     assert bench.of("order.denied") == []
+
+
+async def test_what_waits_here_to_be_sent_is_not_taken_for_an_order_that_never_got_there(bench: Bench) -> None:
+    slow = asyncio.Event()
+    read, open_orders = bench.trading.read, bench.venue.fetch_open_orders
+
+    async def wait(symbol: str | None = None) -> Any:
+        await slow.wait()
+        return await open_orders(symbol)
+
+    bench.venue.fetch_open_orders = wait
+    bench.make_worker()
+    await bench.start()
+    await bench.decide()
+    await bench.wait_for("order.submitted")
+    allowed = asyncio.Event()
+
+    async def hang() -> TradingStateRecord:
+        await allowed.wait()
+        return await read()
+
+    bench.worker.gateway._gate = bench.worker.gateway._gate._replace(trading=hang)  # the state does not answer
+    slow.set()
+    await bench.reconciled()
+    await asyncio.sleep(2 * REQUEST_TIMEOUT_S)  # an order that was sent could not be on its way any more
+    assert (bench.of("order.rejected"), bench.venue.received) == ([], [])
+    allowed.set()
+    await bench.holds("1")
+    assert bench.of("order.rejected") == []
 
 
 async def test_what_gets_too_old_while_the_venue_is_asked_is_denied_and_what_came_later_is_sent(bench: Bench) -> None:

@@ -139,7 +139,8 @@ class ExchangeGateway:
         try:
             await self._reconciler.wait_done()
             for record in self._reconciler.open_orders():
-                self._ask(record, Cause(record.submitted_id, record.correlation_id))
+                if record.order_id not in self._waiting:  # else the venue cannot know it yet
+                    self._ask(record, Cause(record.submitted_id, record.correlation_id))
         finally:
             self._end()
 
@@ -331,7 +332,7 @@ class ExchangeGateway:
                 found = await inquiry.ask()
                 known = self._lookup(order.order_id)
                 new = [event for event in found.events if not is_known(event, known)]
-                if found.never_there:
+                if found.never_there and (known is None or known.is_open):
                     new.append(never_there(order, cause, self.source, self._clock.now_ns()))
                 if new:
                     await self._publish(new)
