@@ -15,6 +15,7 @@ from botplatform.core.events import CATALOGUE
 from botplatform.docs.docstrings import docstring
 from botplatform.docs.json_schemas import envelope, message_schemas, payload_field, reference
 from botplatform.settings import Settings
+from botplatform.telemetry.span_ids import MAX_STATE
 
 __all__ = ["asyncapi_document", "asyncapi_page"]
 
@@ -208,6 +209,11 @@ def _headers() -> dict[str, Any]:
                 "pattern": "^[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}$",
                 "description": "W3C trace context: the trace id is the `correlation_id` where that is 32 hex digits, "
                 "else the first 16 bytes of its SHA-256; the span is that which publishes the event.",
+            },
+            "tracestate": {
+                "type": "string",
+                "maxLength": MAX_STATE,
+                "description": "W3C trace context, only where another program gave the trace one: it is passed on.",
             },
             TTL: {
                 "type": "string",
