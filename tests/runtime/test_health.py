@@ -27,7 +27,7 @@ from botplatform.settings import BusSettings, NatsSettings
 from botplatform.settings_health import HealthSettings
 from botplatform.telemetry.metrics import EngineMeter
 from botplatform.telemetry.metrics_catalogue import MAX_SYMBOLS
-from botplatform.testing import START_NS, decision, market
+from botplatform.testing import START_NS, decision, market, order
 
 
 def free_port() -> int:
@@ -50,6 +50,8 @@ def state() -> HealthState:
         sequences={0: 99, 4: 97},
         checkpoint_age_s={0: 1.5, 4: 0},
         quarantined=1,
+        unreconciled=2,
+        store_refuses=True,
         lag={0: 3},
         meter=meter,
     )
@@ -161,6 +163,9 @@ async def test_a_lag_that_nobody_knows_is_an_error() -> None:
 async def test_the_metrics_are_prometheus_text(port: int, state: HealthState) -> None:
     mine = Counter("botplatform_mine", "Of somebody else.", registry=state.registry)
     mine.inc(3)
+    meter = state.engines[0].meter
+    assert meter is not None
+    meter.handled(order("order.denied", reason_code="HALTED"), 0)
     status, body, headers = await ask(port, "/metrics", Accept="text/plain;version=0.0.4")
     assert status == 200
     assert headers["Content-Type"].startswith("text/plain")
@@ -177,6 +182,9 @@ async def test_the_metrics_are_prometheus_text(port: int, state: HealthState) ->
         ("botplatform_lag_events", "signals", "0"): 3,
         ("botplatform_checkpoint_age_seconds", "signals", "0"): 1.5,
         ("botplatform_quarantined_symbols", "signals"): 1,
+        ("botplatform_unreconciled_partitions", "signals"): 2,
+        ("botplatform_store_refuses", "signals"): 1,
+        ("botplatform_denied_orders_total", "signals", "HALTED"): 1,
         ("botplatform_owned_partitions", "signals"): 2,
         ("botplatform_owned_partitions", "storage"): 0,
         ("botplatform_publish_in_flight",): 2,

@@ -17,12 +17,13 @@ from botplatform.core.seam import SimulatedClock, SystemClock
 from botplatform.runtime.health import HealthState
 from botplatform.runtime.health_metrics import StateCollector
 from botplatform.settings import Settings
-from botplatform.telemetry.metrics import LATENCY_S, PROCESSING_S, EngineMeter
+from botplatform.telemetry.metrics import LATENCY_S, MAX_REASONS, PROCESSING_S, EngineMeter
 from botplatform.telemetry.metrics_catalogue import CATALOGUE, LIBRARY, Kind, family_of
 from botplatform.telemetry.sampling import Sampler
 from botplatform.telemetry.spans import Span
 from botplatform.telemetry.tracing import Tracing
 from botplatform.testing import START_NS, decision, market, order
+from botplatform.trading.reasons import Reason
 
 
 def meter(late_ns: int = 0) -> tuple[EngineMeter, SimulatedClock]:
@@ -93,6 +94,19 @@ def test_what_is_published_counts_by_type() -> None:
     assert counting.published == {"market.snapshot": 2, "strategy.decision": 1}
 
 
+def test_denied_orders_count_by_reason_and_no_more_reasons_than_a_bound() -> None:
+    counting, clock = meter()
+    for code in ("HALTED", "STALE_DECISION", "HALTED"):
+        counting.handled(order("order.denied", reason_code=code), clock.monotonic_ns())
+    counting.handled(order("order.rejected", reason_code="HALTED"), clock.monotonic_ns())
+    assert counting.denied == {"HALTED": 2, "STALE_DECISION": 1}
+    for number in range(MAX_REASONS):
+        counting.handled(order("order.denied", reason_code=f"R{number}"), clock.monotonic_ns())
+    assert len(counting.denied) == MAX_REASONS + 1
+    assert (counting.denied["OTHER"], sum(counting.denied.values())) == (2, MAX_REASONS + 3)
+    assert len(Reason) < MAX_REASONS
+
+
 def test_names_and_units_are_by_the_rules_of_prometheus() -> None:
     names = [each.name for each in CATALOGUE]
     assert len(names) == len(set(names))
@@ -159,4 +173,6 @@ async def test_in_a_running_process_the_event_store_says_how_large_it_is(tmp_pat
     values = {family.name: [sample.value for sample in family.samples] for family in StateCollector(state).collect()}
     assert values["botplatform_store_bytes"][0] >= grown
     assert values["botplatform_store_limit_bytes"] == [10**8]
+    assert values["botplatform_store_refuses"] == [0]
+    assert values["botplatform_unreconciled_partitions"] == [], "nobody asks the paper exchange of the process itself"
     assert values["botplatform_store_left_out_events"] == values["botplatform_store_pruned_events"] == [0]

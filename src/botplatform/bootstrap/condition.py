@@ -94,6 +94,8 @@ def _lag(group: str, owned: Iterable[int], waiting: dict[str, int]) -> dict[int,
 
 def _status(group: GroupRunner, owned: Iterable[int]) -> EngineStatus:
     workers = _engine_workers(group)
+    exchanging = [worker for worker in workers.values() if isinstance(worker, ExchangeWorker)]
+    storing = [sink for sink in _sinks(group) if isinstance(sink, StorageWorker)]
     return EngineStatus(
         group.name,
         group.events_in,
@@ -102,8 +104,10 @@ def _status(group: GroupRunner, owned: Iterable[int]) -> EngineStatus:
         sequences={partition: worker.sequence for partition, worker in workers.items()},
         checkpoint_age_s={partition: worker.checkpoint_age_s for partition, worker in workers.items()},
         quarantined=sum(len(worker.aside.held) for worker in workers.values()),
+        unreconciled=sum(not each.reconciler.done for each in exchanging) if exchanging else None,
         meter=group.meter,
         stored=next((sink.stored for sink in _sinks(group) if sink.stored is not None), None),
+        store_refuses=any(sink.problem for sink in storing) if storing else None,
     )
 
 

@@ -1,9 +1,10 @@
-"""The page of all metrics, made of their definitions, with a few questions and alerts written by hand."""
+"""The page of all metrics, made of their definitions, with the alerts and a few questions."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
+from botplatform.docs.alerts_page import alerts_table
 from botplatform.docs.docstrings import one_line
 from botplatform.docs.tables import page, table
 from botplatform.telemetry.metrics import LATENCY_S, PROCESSING_S
@@ -16,7 +17,7 @@ ABOUT = f"""Each process serves its metrics on `/metrics` of `health.port`, for 
 A metric without values, because the process does not run that engine, is there by name only.
 
 Labels are bounded: `engine` (9), `type` (the event catalogue), `partition` (`bus.partitions`), `status`, `state`, \
-`side`, and `symbol` for at most {MAX_SYMBOLS} symbols that are held. No label has an order, an event or a chain.
+`side`, `reason` (the catalogue of reasons), and `symbol` for at most {MAX_SYMBOLS} symbols that are held. No label has an order, an event or a chain.
 
 An exemplar is the newest event of a histogram's bucket whose chain is traced: `strategy.decision` and all that comes of \
 it always, ticks where tracing sampled them. Its `trace_id` is the chain's: it finds the trace in Jaeger, the records \
@@ -35,45 +36,9 @@ of its own. The lag and the trading state are asked for at the log with each scr
 `health.lag_timeout_s`: when the log is silent, `botplatform_lag_known` is 0 and the rest is served. What waits for a \
 partition that nobody owns is served by nobody: compare the owned partitions, or ask `/lag`, which counts all."""
 
-ALERTS = """```yaml
-- alert: BotplatformHalted
-  expr: max(botplatform_trading_state{state="HALTED"}) == 1
-  annotations: {summary: no order passes; see who halted it with `botplatform events tail trading.*`}
-- alert: BotplatformUnknownOrders
-  expr: sum(botplatform_unknown_orders) > 0
-  for: 1m
-  annotations: {summary: the venue does not say what came of an order}
-- alert: BotplatformQuarantine
-  expr: sum by (engine) (botplatform_quarantined_symbols) > 0
-  annotations: {summary: a symbol waits for a person; see `botplatform dlq list`}
-- alert: BotplatformDeadLetters
-  expr: sum by (engine) (increase(botplatform_dead_letters_total[15m])) > 0
-- alert: BotplatformBehind
-  expr: sum by (engine) (botplatform_lag_events) > 1000 and sum by (engine) (deriv(botplatform_lag_events[5m])) > 0
-  for: 5m
-  annotations: {summary: an engine falls behind; give it more replicas}
-- alert: BotplatformPartitionsWithoutOwner
-  expr: sum by (engine) (botplatform_owned_partitions{engine=~"signals|strategy|execution"}) < 16  # bus.partitions
-  for: 1m
-- alert: BotplatformTwoOwners
-  expr: sum by (engine) (botplatform_owned_partitions{engine=~"signals|strategy|execution"}) > 16
-  for: 1m
-- alert: BotplatformCheckpointOld
-  expr: max by (engine, partition) (botplatform_checkpoint_age_seconds) > 3600
-  annotations: {summary: a restart would have an hour to catch up with}
-- alert: BotplatformLogFull
-  expr: increase(botplatform_publish_pauses_total[10m]) > 0
-  annotations: {summary: ticks wait because the log is nearly full; let `botplatform setup --watch` run}
-- alert: BotplatformStoreFull
-  expr: botplatform_store_bytes > 0.95 * (botplatform_store_limit_bytes > 0) or increase(botplatform_store_left_out_events_total[10m]) > 0
-  annotations: {summary: raise `storage.max_bytes` and the volume, or set `storage.keep_s`}
-- alert: BotplatformPublishWindowFull
-  expr: avg_over_time(botplatform_publish_in_flight[5m]) > 0.9 * botplatform_publish_window > 0
-- alert: BotplatformClocksDiffer
-  expr: sum by (engine) (rate(botplatform_clock_skew_events_total[5m])) > 0
-- alert: BotplatformSpansLost
-  expr: increase(botplatform_dropped_spans_total[10m]) > 0
-```"""
+ALERTS = """The chart brings these rules where `metrics.rules.enabled` is set, each expression for its own release; \
+`${…}` are its values of `metrics.rules`, the partitions, and `execution.max_decision_age_s`. A dashboard of the metrics comes with \
+`metrics.dashboards.enabled`: see [operations](operations.md)."""
 
 QUESTIONS = """| question | PromQL |
 | --- | --- |
@@ -98,6 +63,7 @@ def metrics_page() -> str:
         _table(LIBRARY),
         "## Alerts",
         ALERTS,
+        alerts_table(),
         "## Questions",
         QUESTIONS,
     ]

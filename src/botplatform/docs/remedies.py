@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from botplatform import errors
+from botplatform.docs.alerts_page import alerts_section
 from botplatform.docs.docstrings import docstring, one_line
 from botplatform.docs.tables import page, table
 
@@ -228,5 +229,6 @@ def remedies_page() -> str:
         "## What ends a process",
         "The sentence is the last line of its log: `kubectl logs --previous POD | tail -1`.",
         table(("Code", "Exit code", "What it means", "What to do"), endings),
+        *alerts_section(),
     ]
     return page("When something is wrong", parts)

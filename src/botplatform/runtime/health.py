@@ -52,12 +52,16 @@ class EngineStatus:
     """Seconds since the state was saved, by partition; 0 while nothing was handled since."""
     quarantined: int = 0
     """Symbols that wait for a person."""
+    unreconciled: int | None = None
+    """Partitions that have not compared with the venue and send nothing; None where the engine has no venue."""
     lag: Mapping[int, int] = field(default_factory=dict)
     """Events that wait, by partition; empty while that is not known."""
     meter: EngineMeter | None = None
     """What was counted and timed; None where nothing is."""
     stored: StoreMeter | None = None
     """What its event store counts; None where there is none."""
+    store_refuses: bool | None = None
+    """Whether its event store takes nothing at the moment; None where there is none."""
 
 
 async def _no_lag() -> int:

@@ -131,6 +131,10 @@ class _Scrape:
         ):
             for partition, value in sorted(values.items()):
                 self._set(metric, value, name, str(partition))
+        if engine.unreconciled is not None:
+            self._set("unreconciled_partitions", engine.unreconciled, name)
+        if engine.store_refuses is not None:
+            self._set("store_refuses", engine.store_refuses, name)
         if engine.stored is not None:
             stored = engine.stored
             self._set("store_bytes", stored.used_bytes, name)
@@ -142,6 +146,8 @@ class _Scrape:
         self._set("redeliveries_total", meter.redelivered, name)
         self._set("dead_letters_total", meter.dead_letters, name)
         self._set("clock_skew_events_total", meter.skewed, name)
+        for reason, count in sorted(meter.denied.items()):
+            self._set("denied_orders_total", count, name, reason)
         for kind, count in sorted(meter.published.items()):
             self._set("events_out_total", count, name, kind)
         for kind, tally in sorted(meter.by_type.items()):

@@ -12,11 +12,11 @@ from collections import defaultdict
 from collections.abc import Iterable
 from typing import Final, NamedTuple
 
-from botplatform.core.events import Event
+from botplatform.core.events import Event, OrderEvent
 from botplatform.core.seam import Clock
 from botplatform.telemetry.sampling import FREQUENT
 
-__all__ = ["LATENCY_S", "PROCESSING_S", "EngineMeter", "Exemplar", "Histogram", "Tally"]
+__all__ = ["LATENCY_S", "MAX_REASONS", "PROCESSING_S", "EngineMeter", "Exemplar", "Histogram", "Tally"]
 
 PROCESSING_S: Final = (
     *(0.00001, 0.000025, 0.00005, 0.0001, 0.00025, 0.0005),
@@ -27,6 +27,9 @@ LATENCY_S: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 
 """Upper bounds of the age of events when they are handled, in seconds."""
 _BY_CODE: Final = "system.warning"
 """Traced or not by what it warns of."""
+_DENIED: Final = "order.denied"
+MAX_REASONS: Final = 64
+"""Reasons of denied orders that are counted apart; what comes beyond is `OTHER`. There are fewer in the catalogue."""
 _PROCESSING_NS: Final = tuple(round(bound * 1e9) for bound in PROCESSING_S)
 _LATENCY_NS: Final = tuple(round(bound * 1e9) for bound in LATENCY_S)
 
@@ -56,7 +59,7 @@ class Histogram:
 class Tally:
     """What one engine did with one type of event."""
 
-    __slots__ = ("latency", "processing", "traced")
+    __slots__ = ("latency", "processing", "reasons", "traced")
 
     def __init__(self, event_type: str) -> None:
         self.processing = Histogram(len(PROCESSING_S))
@@ -64,6 +67,8 @@ class Tally:
         self.latency = Histogram(len(LATENCY_S))
         """From the event's own timestamp until then."""
         self.traced = event_type not in FREQUENT and event_type != _BY_CODE
+        self.reasons: dict[str, int] | None = {} if event_type == _DENIED else None
+        """Denied orders by reason; None for other types."""
 
     @property
     def count(self) -> int:
@@ -113,6 +118,8 @@ class EngineMeter:
         late = bisect_left(_LATENCY_NS, late_ns)
         latency.counts[late] += 1
         latency.sum_ns += late_ns
+        if tally.reasons is not None and type(event.payload) is OrderEvent:
+            _count_reason(tally.reasons, event.payload.reason_code)
         if traced or tally.traced:
             chain = event.correlation_id or event.id
             processing.exemplars[took] = Exemplar(took_ns, chain, now_ns)
@@ -123,3 +130,14 @@ class EngineMeter:
         published = self.published
         for event in events:
             published[event.type] += 1
+
+    @property
+    def denied(self) -> dict[str, int]:
+        """Denied orders that were heard of, by reason."""
+        tally = self.by_type.get(_DENIED)
+        return tally.reasons or {} if tally is not None else {}
+
+
+def _count_reason(reasons: dict[str, int], code: str) -> None:
+    known = code if code in reasons or len(reasons) < MAX_REASONS else "OTHER"
+    reasons[known] = reasons.get(known, 0) + 1

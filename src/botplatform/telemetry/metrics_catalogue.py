@@ -120,6 +120,7 @@ CATALOGUE: Final = tuple(
             _EACH,
             "Ticks, signals and heartbeats not written, because the store had reached its largest size.",
         ),
+        ("store_refuses", _G, _EACH, "1 while the event store takes nothing: it is away, full or cannot be written."),
         # the log, from whoever looks after its room
         ("log_used_ratio", _G, (), "Share of `bus.max_bytes` that the log uses."),
         ("log_trimmed_sequence", _G, (), "Place in the log up to which it was trimmed, because all had covered it."),
@@ -171,6 +172,13 @@ CATALOGUE: Final = tuple(
             "1 for the state that the gate before the venue sees, 0 for the others; HALTED as well when it cannot be read.",
         ),
         ("orders_open", _G, ("engine", "status"), "Orders that are not finished, in the partitions of this process."),
+        ("denied_orders_total", _C, ("engine", "reason"), "Denied orders that the engine heard of, by reason."),
+        (
+            "unreconciled_partitions",
+            _G,
+            _EACH,
+            "Partitions of this process that have not compared their orders with the venue's, and send nothing until then.",
+        ),
         ("unknown_orders", _G, _EACH, "Orders of which nobody knows what came of them; their exposure stays reserved."),
         ("positions_open", _G, ("engine", "side"), "Legs that hold something."),
         (
