@@ -88,8 +88,13 @@ def search(path: Path, asked: str) -> float:
 
 
 def timed(path: Path, asked: str) -> tuple[float, float, int]:
-    """Run the command; return its wall time and processor time in seconds, and how many lines it printed."""
-    environ = {name: value for name, value in os.environ.items() if not name.startswith("BOTPLATFORM_")}
+    """Run the command; return its wall time and processor time in seconds, and how many lines it printed.
+
+    Its modules are compiled once, and kept beside the store: an image or a wheel has them compiled, too.
+    """
+    ours = ("BOTPLATFORM_", "PYTHONDONTWRITEBYTECODE")
+    environ = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
+    environ["PYTHONPYCACHEPREFIX"] = str(path.parent / "compiled")
     command = [sys.executable, "-m", "botplatform.cli", "--set", f"storage.path={path}", "trace", asked]
     command += ["--set", "nats.url=nats://127.0.0.1:9"]
     before, began = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
@@ -130,6 +135,7 @@ def main() -> None:
             "| asked by | search, ms | wall, ms | processor, ms | lines |\n| --- | ---: | ---: | ---: | ---: |\n"
         )
         for kind, asked in kinds.items():
+            timed(path, asked)  # the first one may compile
             runs = [timed(path, asked) for _ in range(options.rounds)]
             wall, used = (statistics.median(run[index] for run in runs) * 1e3 for index in (0, 1))
             alone = statistics.median(search(path, asked) for _ in range(options.rounds)) * 1e3
