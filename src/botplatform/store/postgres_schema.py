@@ -123,6 +123,11 @@ MIGRATIONS: Final = (_VERSION_1,)
 VERSION: Final = len(MIGRATIONS)
 """Version of the tables, kept in the only row of the table `store`."""
 
+# Not to_regclass: within a transaction that may answer from a cache of before others made the tables.
+_FIND_STORE: Final = (
+    "SELECT 1 FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace "
+    "WHERE n.nspname = 'botplatform' AND c.relname = 'store'"
+)
 # Classes and codes of PostgreSQL after which the same may succeed later: it is away, full, busy or read-only.
 _LATER_CLASSES: Final = ("08", "53", "57", "58")
 _LATER_CODES: Final = ("25006", "40001", "40P01", "55P03")
@@ -198,8 +203,7 @@ def prepare(connection: Connection, where: str, *, read_only: bool) -> None:
 
 def _version(connection: Connection) -> int:
     """Return the version of the tables; 0 when there are none."""
-    found = connection.execute("SELECT to_regclass('botplatform.store') IS NOT NULL").fetchone()
-    if not (found and found[0]):
+    if connection.execute(_FIND_STORE).fetchone() is None:
         return 0
     row = connection.execute("SELECT version FROM botplatform.store").fetchone()
     return int(row[0]) if row else 0
@@ -216,7 +220,7 @@ def _make(connection: Connection, where: str) -> int:
             raise StoreError(f"the database {where} has another encoding than UTF8: create one with ENCODING 'UTF8'")
         if not version:
             # Not IF NOT EXISTS alone: that needs the right to make schemas even where it is there.
-            if connection.execute("SELECT to_regnamespace('botplatform')").fetchone() == (None,):
+            if connection.execute("SELECT 1 FROM pg_namespace WHERE nspname = 'botplatform'").fetchone() is None:
                 connection.execute("CREATE SCHEMA botplatform")
             connection.execute(
                 "CREATE TABLE store (only_row BOOLEAN PRIMARY KEY DEFAULT true CHECK (only_row), "

@@ -143,7 +143,7 @@ def postgres_server(*, fsync: bool = False) -> Iterator[PostgresServer]:
             server.start()
             yield server
         finally:
-            server.stop()
+            server.stop(signal.SIGQUIT)  # without a checkpoint: its files are thrown away
 
 
 def _reachable(binaries: Path, folder: Path) -> Path:
