@@ -167,8 +167,12 @@ def test_what_else_is_reached_is_reached_by_who_is_named(render: Callable[[str],
 
 def test_traces_reach_a_collector_of_ones_own(helm: Any) -> None:
     rendered = helm.render({"tracing": {"endpoint": "http://collector.example:4319"}, "jaeger": {"enabled": False}})
-    signals = pods_of(rendered)["signals"]
+    signals, venue = (pods_of(rendered)[name] for name in ("signals", "venue"))
+    assert allowed(rendered, venue, INTERNET, 4319)
     assert allowed(rendered, signals, INTERNET, 4319)
+    deployment = rendered.named("Deployment", "bot-botplatform-venue")
+    given = {each["name"]: each.get("value") for each in deployment["spec"]["template"]["spec"]["containers"][0]["env"]}
+    assert given["OTEL_EXPORTER_OTLP_ENDPOINT"] == "http://collector.example:4319"
     assert not allowed(rendered, signals, INTERNET, 80)
     secure = helm.render({"tracing": {"endpoint": "https://collector.example/otlp"}})
     assert allowed(secure, signals, INTERNET, HTTPS)
