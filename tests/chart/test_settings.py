@@ -97,7 +97,7 @@ def test_numbers_and_money_arrive_as_they_were_written(helm: Any, tmp_path: Path
             "strategies": [{"name": "a", "use": "ema_cross", "parameters": {"size": "0.10"}}],
             "instruments": {"BTCUSDT": {"tick_size": "0.10"}},
         },
-        "nats": {"maxFileStore": "100Gi"},
+        "nats": {"maxFileStore": "100Gi", "persistence": {"size": "100Gi"}},
     }
     settings = load_settings(file_of(helm.render(values), tmp_path), environ={})
     assert settings.symbols == ("BTCUSDT", "1INCHUSDT")
