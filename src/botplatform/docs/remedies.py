@@ -185,8 +185,8 @@ ENDINGS: Final = {
     "that ends in order leaves nothing behind that the next one would compute otherwise. Where a checkpoint cannot be "
     "read, purge its key as the user setup (`nats stream purge KV_checkpoints --subject '$KV.checkpoints.signals-3'`): "
     "the state is rebuilt from the log, as long as that was never trimmed; else put the key back from a backup.",
-    "FENCED": "Nothing: another replica owns the partition, and this one began again. Often: leases are too short for the "
-    "node (`config.bus.lease_s`), or it lacks CPU.",
+    "FENCED": "Nothing: another replica owns the partition, and this one began again. Often: the node lacks CPU, and "
+    "`botplatform_lapses_total` grows (docs/operations.md, `Too little processor`).",
     "LOG_TRIMMED": "Put the checkpoint that the sentence names back from a backup (docs/operations.md, `Back up and "
     "restore`). Without one: halt, be flat, and let it begin empty with `botplatform setup --begin-empty NAME`, as the user setup.",
     "UNKNOWN_ID": "More of the id, or another one of the chain; old ticks are in neither log nor store any more.",
