@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from botplatform.bootstrap import ENGINES
 from botplatform.settings import load_settings
 
+K8S = Path(__file__).parents[2] / "k8s"
 DRAIN_S = 25
 """Seconds in which a process that is stopped hands over what it has."""
 VOLUMES = {"configMap", "emptyDir", "persistentVolumeClaim", "secret", "projected", "downwardAPI", "csi", "ephemeral"}
@@ -121,6 +124,41 @@ def test_nobody_is_killed_while_draining_and_nothing_is_missing_while_rolling(re
             assert spec["strategy"]["type"] == "Recreate", f"{name}: two pods cannot share the volume"
         elif spec["strategy"]["type"] != "Recreate":
             assert spec["strategy"]["rollingUpdate"]["maxUnavailable"] == 0, name
+
+
+def test_what_has_no_volume_leaves_a_lost_node_soon(helm: Any) -> None:
+    mine = {"key": "node.kubernetes.io/unreachable", "operator": "Exists", "effect": "NoExecute"}
+    values = {
+        "defaults": {"tolerations": [{"key": "spot", "operator": "Exists"}]},
+        "engines": {
+            "signals": {"nodeLostSeconds": 7},
+            "strategy": {"tolerations": [mine]},
+            "portfolio": {"tolerations": [{"operator": "Exists"}]},
+        },
+    }
+    found = {
+        pod["metadata"]["labels"]["app.kubernetes.io/component"]: [
+            (one.get("key", ""), one.get("tolerationSeconds")) for one in pod["spec"].get("tolerations", ())
+        ]
+        for _, pod in helm.render(values).templates()
+    }
+    spot, taints = ("spot", None), ("node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable")
+    assert found["execution"] == [spot, *((taint, 30) for taint in taints)]
+    assert found["signals"] == [spot, *((taint, 7) for taint in taints)]
+    assert found["strategy"] == [(taints[1], None), (taints[0], 30)]
+    assert found["portfolio"] == [("", None)]
+    assert found["storage"] == found["venue"] == [spot], "their volumes stay behind"
+    assert found["nats"] == found["setup"] == []
+
+
+def test_jaeger_keeps_no_more_traces_than_its_memory_holds(helm: Any) -> None:
+    production = yaml.safe_load((K8S / "values" / "production.yaml").read_text())
+    for values in ({}, {"jaeger": production["jaeger"]}):
+        container = helm.render(values).named("Deployment", "bot-botplatform-jaeger")["spec"]["template"]["spec"][
+            "containers"
+        ][0]
+        traces = int(container["args"][0].removeprefix("--memory.max-traces="))
+        assert traces * 350_000 <= 0.7 * amount(container["resources"]["limits"]["memory"])
 
 
 def test_nats_keeps_what_it_was_given(render: Callable[[str], Any]) -> None:

@@ -94,7 +94,7 @@ priorityClassName: {{ . }}
 nodeSelector:
   {{- toYaml . | nindent 2 }}
 {{- end }}
-{{- with .settings.tolerations }}
+{{- with concat (.settings.tolerations | default list) (include "botplatform.nodeLost" . | fromJsonArray) }}
 tolerations:
   {{- toYaml . | nindent 2 }}
 {{- end }}
@@ -102,6 +102,24 @@ tolerations:
 affinity:
   {{- toYaml . | nindent 2 }}
 {{- end }}
+{{- end -}}
+
+{{- /* How long a pod stays on a node that is lost, as JSON: what has a volume waits for that anyway, and whoever tolerates
+       these taints himself is left alone. A dict of settings. */ -}}
+{{- define "botplatform.nodeLost" -}}
+{{- $found := list -}}
+{{- if and .settings.nodeLostSeconds (not (.settings.persistence | default dict).enabled) -}}
+{{- range $taint := list "node.kubernetes.io/not-ready" "node.kubernetes.io/unreachable" -}}
+{{- $own := false -}}
+{{- range $.settings.tolerations -}}
+{{- $own = or $own (has (.key | default "") (list "" $taint)) -}}
+{{- end -}}
+{{- if not $own -}}
+{{- $found = append $found (dict "key" $taint "operator" "Exists" "effect" "NoExecute" "tolerationSeconds" (int $.settings.nodeLostSeconds)) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- toJson $found -}}
 {{- end -}}
 
 {{- /* How the replicas of a component are spread: a dict of root, component and settings. */ -}}

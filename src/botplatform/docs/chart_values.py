@@ -245,9 +245,9 @@ class Jaeger(Placed):
     """Whether it is installed."""
     image: Image = Image(repository="jaegertracing/all-in-one", tag="1.76.0")
     """Its image: the all-in-one of version 1."""
-    resources: Resources = Resources(requests={"cpu": "50m", "memory": "128Mi"}, limits={"memory": "384Mi"})
+    resources: Resources = Resources(requests={"cpu": "50m", "memory": "128Mi"}, limits={"memory": "512Mi"})
     """Requests and limits."""
-    max_traces: Annotated[int, Field(ge=100)] = 4000
+    max_traces: Annotated[int, Field(ge=100)] = 1000
     """Traces kept in memory; the oldest go first."""
     go_mem_limit: GoMemory = ""
     """Memory at which it collects harder; empty: 80 % of its limit."""

@@ -184,6 +184,8 @@ class Workload(Placed):
     """Whether its event loop answers."""
     service_account: ServiceAccount = ServiceAccount()
     """Its ServiceAccount."""
+    node_lost_seconds: Seconds = 30
+    """Seconds after which what has no volume starts elsewhere when its node no longer answers."""
     topology_spread_constraints: Objects = []
     """Empty: replicas are spread over nodes and zones where that is possible."""
     extra_env: Objects = []
