@@ -12,6 +12,7 @@ import pytest
 from botplatform.bootstrap import ENGINES, PARTITIONED, Platform, groups, open_platform
 from botplatform.bus.jetstream.bus import JetStreamEventBus
 from botplatform.bus.server import EmbeddedServer
+from botplatform.core.events import Event, MarketEvent
 from botplatform.settings import Settings, load_settings
 from botplatform.store.postgres import PostgresEventStore
 from botplatform.testing.postgres import PASSWORD, PostgresServer, how_to_get_it, postgres_server
@@ -32,6 +33,21 @@ def database() -> Iterator[PostgresServer]:
 async def server(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[EmbeddedServer]:
     async with EmbeddedServer(tmp_path_factory.mktemp("nats")) as made:
         yield made
+
+
+def made(server: EmbeddedServer, url: str) -> Settings:
+    overrides = (
+        *("symbols=BTCUSDT", "feed.rate=50", "exchange.kind=paper", "monitoring.heartbeat_s=0.2", "log.level=error"),
+        *(f"nats.url={server.url}", "bus.partitions=2", f"storage.url={url}", "storage.flush_s=0.05"),
+    )
+    return load_settings(None, overrides, environ={})
+
+
+async def set_up(settings: Settings) -> None:
+    async with await JetStreamEventBus.connect(
+        settings.nats, settings.bus, groups=groups(settings), partitioned=PARTITIONED
+    ):
+        """Make the log."""
 
 
 def told(platform: Platform) -> list[str]:
@@ -101,18 +117,8 @@ async def test_a_process_that_ends_while_the_database_is_away_ends_soon_and_the_
     database: PostgresServer, server: EmbeddedServer
 ) -> None:
     url = database.new_database()
-    settings = load_settings(
-        None,
-        (
-            *("symbols=BTCUSDT", "feed.rate=50", "exchange.kind=paper", "log.level=error"),
-            *(f"nats.url={server.url}", "bus.partitions=2", f"storage.url={url}", "storage.flush_s=0.05"),
-        ),
-        environ={},
-    )
-    async with await JetStreamEventBus.connect(
-        settings.nats, settings.bus, groups=groups(settings), partitioned=PARTITIONED
-    ):
-        pass
+    settings = made(server, url)
+    await set_up(settings)
     for away in (True, False):
         async with open_platform(settings, ENGINES) as platform:
             running = asyncio.create_task(platform.process.run())
@@ -130,3 +136,20 @@ async def test_a_process_that_ends_while_the_database_is_away_ends_soon_and_the_
             await asyncio.to_thread(database.start)
     with PostgresEventStore(url, read_only=True) as store:
         assert [found.event.id for found in store.read()] == log
+
+
+async def test_a_store_that_is_ahead_of_the_log_is_said(
+    postgres: PostgresServer, server: EmbeddedServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    url = postgres.new_database()
+    other = Event("market.snapshot", MarketEvent("BTCUSDT", 1.0), "feed", timestamp_ns=1, id="of-another-log")
+    with PostgresEventStore(url) as store:
+        store.append([(other, 1_000_000)])
+    settings = made(server, url)
+    await set_up(settings)
+    async with open_platform(settings, ("storage",)) as platform:
+        running = asyncio.create_task(platform.process.run())
+        await until(lambda: platform.process.started and not told(platform))
+        platform.process.stop()
+        await asyncio.wait_for(running, PATIENCE_S)
+    assert "has events up to 1000000, but the log ends at " in caplog.text

@@ -50,6 +50,7 @@ class StorageWorker(SinkWorker):
     async def _begun(self) -> bool:
         try:
             await asyncio.to_thread(self._connect)
+            await self._check_end()
             await super().start()
         except StoreAway as e:
             if not self._away:
@@ -60,6 +61,18 @@ class StorageWorker(SinkWorker):
             self._away = ""
             logger.warning("the event store is there again: what waited in the log is being stored")
         return True
+
+    async def _check_end(self) -> None:
+        """Say so when the store has more than the log ever had: it is the store of another one."""
+        stored = 0 if self._after is None else await asyncio.to_thread(self._after)
+        end = await self._bus.last_sequence()
+        if stored > end:
+            logger.error(
+                "the event store has events up to %d, but the log ends at %d: it is that of another log, or the log was "
+                "put back from an older backup; nothing is stored until the log has passed that number: give storage an "
+                "empty store, or one of the same backup",
+                *(stored, end),
+            )
 
     async def _wait(self) -> None:
         pause_s = FIRST_PAUSE_S
