@@ -56,6 +56,7 @@ from botplatform.runtime.process import GroupRunner, Job, Members, Process, Solo
 from botplatform.runtime.saving import Saves, save_regularly
 from botplatform.runtime.sink import SinkWorker
 from botplatform.runtime.source import SourceRunner
+from botplatform.runtime.storage_worker import StorageWorker
 from botplatform.runtime.trading_state import BucketTradingState, MemoryTradingState, TradingStateStore
 from botplatform.runtime.worker import EngineWorker
 from botplatform.settings import Settings
@@ -268,14 +269,7 @@ class _Builder:
     def maker(self, name: str) -> Callable[[Ownership, Right | None], PartitionWorker]:
         """Return what makes a group's worker for a partition."""
         if name in SINKS:
-            return lambda _, right: SINKS[name](
-                self.settings,
-                self.bus,
-                self.clock,
-                right=right,
-                tracing=self.tracing,
-                checkpoints=self.checkpoints,
-            )
+            return partial(self.sink, name)
         make = self.execution if name == "execution" else self.engine(name)
 
         def place(ownership: Ownership, right: Right | None) -> PartitionWorker:
@@ -289,6 +283,15 @@ class _Builder:
             return worker
 
         return place
+
+    def sink(self, name: str, _ownership: Ownership, right: Right | None) -> PartitionWorker:
+        """Make the worker of a sink."""
+        worker = SINKS[name](
+            *(self.settings, self.bus, self.clock), right=right, tracing=self.tracing, checkpoints=self.checkpoints
+        )
+        if isinstance(worker, StorageWorker):
+            worker.failed = self.fail
+        return worker
 
     def engine(self, name: str) -> Callable[[], EngineWorker]:
         """Return what makes a worker of a processing engine."""
