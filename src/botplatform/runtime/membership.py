@@ -160,11 +160,13 @@ class Membership:
         await end(self._task)
         self._task = asyncio.create_task(self._run(), name="membership-leaving")
         self._wake.set()
-        await self._settle_jobs()
-        for group in self._handlers:  # in the order of the flow: who makes events stops before who handles them
-            owned = [partition for name, partition in self._owned if name == group]
-            await asyncio.gather(*(self._release(group, partition) for partition in owned))
-        await end(self._task)
+        try:
+            await self._settle_jobs()
+            for group in self._handlers:  # in the order of the flow: who makes events stops before who handles them
+                owned = [partition for name, partition in self._owned if name == group]
+                await asyncio.gather(*(self._release(group, partition) for partition in owned))
+        finally:  # when it takes too long, the rest is taken over once the lease is over
+            await end(self._task)
         with suppress(BusError):
             await self._members.delete(self.member)
         self._until_ns = 0
@@ -185,10 +187,10 @@ class Membership:
     async def _run(self) -> None:
         tick_s = self._lease_ns / 1e9 / TICKS
         while True:
-            self._wake.clear()
             with suppress(TimeoutError):
                 async with asyncio.timeout(tick_s):
                     await self._wake.wait()
+            self._wake.clear()
             try:
                 due = self._clock.monotonic_ns() - self._renewed_ns >= self._lease_ns / RENEWALS - tick_s * 5e8
                 if due or self._sign() != self._said:
@@ -280,7 +282,7 @@ class Membership:
         logger.warning(told, lease_ns(self._standing, self._lease_ns) / 1e9, pause_ns / 1e9)
 
     def _notice_losses(self, group: str, owners: Mapping[int, tuple[_Owner, int]]) -> bool:
-        """Stop what somebody else has taken over, and tell whether there was any."""
+        """Stop what is not ours any more, and tell whether somebody else has taken any of it over."""
         lost = False
         for (owned_group, partition), (epoch, _) in list(self._owned.items()):
             owner = owners.get(partition, (_Owner(), 0))[0]
@@ -288,7 +290,7 @@ class Membership:
                 logger.warning("%s: partition %d was taken over by %s", group, partition, owner.member)
                 del self._owned[group, partition]
                 self._change(group, partition, self._handlers[group].lost(partition))
-                lost = True
+                lost |= owner.member != self.member
         return lost
 
     def _begin_again(self, group: str, owners: Mapping[int, tuple[_Owner, int]]) -> None:
