@@ -39,6 +39,7 @@ from botplatform.engines.notifications.sender import AlertSender
 from botplatform.engines.signals.engine import SignalsEngine
 from botplatform.errors import BusError, SettingsError
 from botplatform.exchanges.loading import PAPER
+from botplatform.exchanges.shared_connection import SharedConnection
 from botplatform.feeds.feed import paced
 from botplatform.runtime.account_ledger import AccountLedger, AccountRecords, BucketRecords, MemoryRecords
 from botplatform.runtime.checkpoint import BucketCheckpoints, Checkpoints, MemoryCheckpoints
@@ -328,11 +329,7 @@ class _Builder:
             self.bus,
             self.clock,
             self.checkpoints,
-            exchange=build_exchange(
-                settings,
-                wants=lambda symbol: worker.owns(symbol),  # noqa: PLW0108  # made below
-                connection_name=connection_name(self.engines),
-            ),
+            exchange=self.venue.worker(lambda symbol: worker.owns(symbol)),  # noqa: PLW0108  # made here
             trading=self.trading,
             account=self.account,
             max_decision_age_s=limits.max_decision_age_s,
@@ -343,6 +340,12 @@ class _Builder:
         self.bus.settle_with(worker.gateway)
         self.watch(asyncio.ensure_future(worker.gateway.wait_failed()))
         return worker
+
+    @cached_property
+    def venue(self) -> SharedConnection:
+        """Make the connection to the venue that the workers of execution share."""
+        make = partial(build_exchange, self.settings, connection_name=connection_name(self.engines))
+        return SharedConnection(make, timeout_s=self.settings.execution.request_timeout_s)
 
     @cached_property
     def account(self) -> AccountShare:
