@@ -136,7 +136,8 @@ def test_every_value_is_used(texts: dict[str, str]) -> None:
     unused = [
         ".".join(path)
         for path, value in SENTINELS.items()
-        if path not in (("defaults", "replicas"), ("nats", "persistence", "size")) and not re.search(rf"(?<!\d){re.escape(token(value))}(?!\d)", everything)
+        if path not in (("defaults", "replicas"), ("nats", "persistence", "size"))
+        and not re.search(rf"(?<!\d){re.escape(token(value))}(?!\d)", everything)
     ]
     assert unused == []
     assert len(SENTINELS) > 100

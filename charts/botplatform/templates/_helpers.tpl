@@ -112,7 +112,7 @@ affinity:
 {{- range $taint := list "node.kubernetes.io/not-ready" "node.kubernetes.io/unreachable" -}}
 {{- $own := false -}}
 {{- range $.settings.tolerations -}}
-{{- $own = or $own (has (.key | default "") (list "" $taint)) -}}
+{{- $own = or $own (eq (.key | default "") $taint) (and (not .key) (eq (.operator | default "") "Exists")) -}}
 {{- end -}}
 {{- if not $own -}}
 {{- $found = append $found (dict "key" $taint "operator" "Exists" "effect" "NoExecute" "tolerationSeconds" (int $.settings.nodeLostSeconds)) -}}
