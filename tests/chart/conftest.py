@@ -66,6 +66,20 @@ ON: Object = {
         "storage": {"persistence": {"storageClassName": "fast", "size": "20Gi"}},
     },
     "podMonitor": {"enabled": True, "labels": {"release": "prometheus"}},
+    "metrics": {
+        "rules": {
+            "enabled": True,
+            "labels": {"release": "prometheus"},
+            "alertLabels": {"team": "desk"},
+            "without": ["BotplatformSpansLost"],
+            "extra": [{"alert": "Mine", "expr": "vector(1)", "for": "1m"}, {"record": "mine", "expr": "vector(1)"}],
+        },
+        "dashboards": {
+            "enabled": True,
+            "annotations": {"grafana_folder": "Trading"},
+            "datasource": {"url": "http://prometheus.monitoring:9090"},
+        },
+    },
     "networkPolicy": {
         "internetFor": ["execution", "notifications"],
         "internetPorts": [443, 9443],

@@ -61,7 +61,7 @@ def test_every_object_is_valid(every: list[Any], version: str) -> None:
     ]
     assert wrong == []
     assert len(different) > 150
-    assert {"ScaledObject", "PodMonitor", "HorizontalPodAutoscaler", "NetworkPolicy"} <= {
+    assert {"ScaledObject", "PodMonitor", "PrometheusRule", "HorizontalPodAutoscaler", "NetworkPolicy"} <= {
         one["kind"] for one in different.values()
     }
 

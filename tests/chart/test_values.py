@@ -26,7 +26,7 @@ SWITCHES = {
     "defaults.persistence.keep", "defaults.persistence.accessModes", "nats.syncInterval",
     "nats.podDisruptionBudget.enabled", "nats.serviceAccount.create", "nats.external.auth",
     "nats.external.tlsClientCertificate", "networkPolicy.internetFor", "networkPolicy.internetPorts",
-    "networkPolicy.egressFor",
+    "networkPolicy.egressFor", "metrics.rules.enabled", "metrics.rules.without", "metrics.dashboards.enabled",
 }  # fmt: skip
 """What is one of a few things: each has its assertion below, or in the test of what it is about."""
 
@@ -86,7 +86,14 @@ KEYS = {
 }
 SENTINELS = {path: sentinel(node, 4001 + 13 * at) for at, (path, node) in enumerate(KEYS.items())}
 ROUNDS: dict[str, tuple[Object, bool]] = {
-    "plain": ({"podMonitor": {"enabled": True}, "engines": {"portfolio": {"persistence": {"enabled": True}}}}, False),
+    "plain": (
+        {
+            "podMonitor": {"enabled": True},
+            "metrics": {"rules": {"enabled": True}, "dashboards": {"enabled": True}},
+            "engines": {"portfolio": {"persistence": {"enabled": True}}},
+        },
+        False,
+    ),
     "keda": ({"autoscaling": {"kind": "keda"}, "podMonitor": {"enabled": True}}, False),
     "instead": (
         {"defaults": {"serviceAccount": {"create": False}}, "nats": {"serviceAccount": {"create": False}}},
@@ -146,10 +153,10 @@ def test_every_value_is_used(texts: dict[str, str]) -> None:
 def test_what_is_switched_off_is_away(render: Any) -> None:
     off, on = render("everything off"), render("defaults")
     gone = {"Job", "Pod", "NetworkPolicy", "PodDisruptionBudget", "ServiceAccount", "HorizontalPodAutoscaler"}
-    gone |= {"StatefulSet", "PersistentVolumeClaim", "PodMonitor"}
+    gone |= {"StatefulSet", "PersistentVolumeClaim", "PodMonitor", "PrometheusRule"}
     assert {one["kind"] for one in off.objects} & gone == set()
-    assert {one["kind"] for one in on.objects} >= gone - {"PodMonitor"}
-    assert {one["kind"] for one in render("everything on").objects} >= {"PodMonitor"}
+    assert {one["kind"] for one in on.objects} >= gone - {"PodMonitor", "PrometheusRule"}
+    assert {one["kind"] for one in render("everything on").objects} >= {"PodMonitor", "PrometheusRule"}
 
     def components(rendered: Any) -> set[str]:
         return {one["metadata"]["labels"]["app.kubernetes.io/component"] for one in rendered.of("Deployment")}

@@ -33,10 +33,10 @@ helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace 
 {{- end }}
 {{- end -}}
 
-{{- /* Metadata of an object: a dict of root, component and, where wanted, name, labels, annotations. */ -}}
+{{- /* Metadata of an object: a dict of root, component and, where wanted, name, namespace, labels, annotations. */ -}}
 {{- define "botplatform.metadata" -}}
 name: {{ .name | default (include "botplatform.name" .) }}
-namespace: {{ .root.Release.Namespace }}
+namespace: {{ .namespace | default .root.Release.Namespace }}
 labels:
   {{- include "botplatform.labels" . | nindent 2 }}
   {{- with .labels }}

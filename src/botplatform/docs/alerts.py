@@ -227,7 +227,5 @@ def filled_in(alert: Alert, engines: tuple[str, ...], **values: str) -> str:
     """Return an alert's expression with everything in its place, as the chart does it."""
     parts = [scoped(alert.expression, SCOPE)]
     if alert.each_engine:
-        parts += [
-            Template(scoped(alert.each_engine, SCOPE)).safe_substitute(engine=engine) for engine in sorted(engines)
-        ]
+        parts += [Template(scoped(alert.each_engine, SCOPE)).safe_substitute(engine=engine) for engine in engines]
     return Template(" or ".join(parts)).substitute(values)

@@ -1,6 +1,7 @@
 """Write what the Helm chart takes from the code: `python -m botplatform.docs.chart [FOLDER]`.
 
-By default into `charts/botplatform`: the permissions of every user of the NATS server, and the schema of the values.
+By default into `charts/botplatform`: the permissions of every user of the NATS server, the alerts and the dashboard of
+the metrics, and the schema of the values.
 """
 
 from __future__ import annotations
@@ -14,7 +15,9 @@ from typing import Final
 from botplatform.bootstrap import ENGINES
 from botplatform.bus.jetstream.permissions import ROLES, as_config
 from botplatform.cli.permissions import permissions_of
+from botplatform.docs.alerts import alerts_file
 from botplatform.docs.chart_schema import values_schema
+from botplatform.docs.dashboard import dashboard_file
 from botplatform.settings import Settings
 
 __all__ = ["PARTITION", "STREAM", "USERS", "chart_files", "permissions_file"]
@@ -29,7 +32,12 @@ STREAM: Final = "{stream}"
 
 def chart_files() -> dict[str, str]:
     """Return every generated file of the chart: path below the chart to text."""
-    return {"files/permissions.json": permissions_file(), "values.schema.json": _json(values_schema())}
+    return {
+        "files/alerts.json": _json(alerts_file()),
+        "files/dashboard.json": _json(dashboard_file()),
+        "files/permissions.json": permissions_file(),
+        "values.schema.json": _json(values_schema()),
+    }
 
 
 def permissions_file() -> str:

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import Field
 
+from botplatform.docs.chart_metrics import Metrics
 from botplatform.docs.chart_workloads import (
     Component,
     Disruption,
@@ -341,6 +342,8 @@ class ChartValues(Values):
     """Who may talk to whom."""
     pod_monitor: PodMonitor = PodMonitor()
     """Metrics for the Prometheus operator."""
+    metrics: Metrics = Metrics()
+    """What is made of the metrics: alerts and a dashboard."""
     test: Test = Test()
     """The pod of `helm test`."""
     extra_objects: list[dict[str, Any] | str] = Field(default_factory=list)
