@@ -216,6 +216,23 @@ def test_an_engine_has_its_own_values_before_those_of_all(helm: Any) -> None:
     assert pod("venue")["containers"][0]["resources"]["limits"]["memory"] == "333Mi"
 
 
+def test_a_feed_that_is_not_divided_may_have_a_second_process_that_stands_by(helm: Any) -> None:
+    feed = {"config": {"feed": {"kind": "file", "path": "/feeds/a.csv"}}}
+    alone = helm.render(feed).named("HorizontalPodAutoscaler", "bot-botplatform-market-data")["spec"]
+    assert (alone["minReplicas"], alone["maxReplicas"]) == (1, 1)
+    two = merged(feed, {"engines": {"market-data": {"autoscaling": {"minReplicas": 2}}}})
+    both = helm.render(two).named("HorizontalPodAutoscaler", "bot-botplatform-market-data")["spec"]
+    assert (both["minReplicas"], both["maxReplicas"]) == (2, 2)
+
+
+def test_what_is_taken_out_is_empty(helm: Any) -> None:
+    nothing = dict.fromkeys(("podAnnotations", "annotations", "podLabels", "tolerations", "nodeSelector", "affinity"))
+    rendered = helm.render(
+        {"commonLabels": None, "commonAnnotations": None, "defaults": nothing, "nats": nothing, "test": nothing}
+    )
+    assert len(rendered.of("Deployment")) == 11
+
+
 WRONG: list[tuple[Object, str]] = [
     ({"config": {"feed": {"rate": -1}}}, "at '/config/feed/rate': exclusiveMinimum: got -1, want 0"),
     ({"config": {"feed": {"rat": 1}}}, "at '/config/feed': additional properties 'rat' not allowed"),
@@ -253,6 +270,10 @@ def test_each_wrong_value_is_refused_with_its_place(helm: Any) -> None:
         ({"config": {"tracing": {"endpoint": "http://a:4318"}}}, r"config\.tracing\.endpoint"),
         ({"config": {"tracing": {"protocol": "grpc"}}}, r"Jaeger is reached over HTTP"),
         ({"nats": {"persistence": {"size": "6Gi"}}}, r"nats\.maxFileStore is 7Gi, but nats\.persistence\.size is 6Gi"),
+        ({"commonLabels": {"app.kubernetes.io/version": "1"}}, r"commonLabels has app\.kubernetes\.io/version"),
+        ({"engines": {"signals": {"podLabels": {"app.kubernetes.io/component": "a"}}}}, r"engines\.signals\.podLabels has"),
+        ({"engines": {"storage": {"waitSeconds": 300}}}, r"engines\.storage\.startupProbe gives up after 300 s, .* 300 s"),
+        ({"engines": {"market-data": {"autoscaling": {"minReplicas": 4}}}}, r"engines\.market-data has more .* 3 shares"),
         ({"nats": {"maxFileStore": "9G"}}, r"nats\.maxFileStore is 9G, but nats\.persistence\.size is 8Gi"),
         ({"venue": {"serviceAccount": {"name": "mine"}}}, r"venue\.serviceAccount\.name is mine"),
     ],

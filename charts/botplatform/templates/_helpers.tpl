@@ -42,7 +42,7 @@ labels:
   {{- with .labels }}
   {{- toYaml . | nindent 2 }}
   {{- end }}
-{{- with merge dict (.annotations | default dict) .root.Values.commonAnnotations }}
+{{- with merge dict (.annotations | default dict) (.root.Values.commonAnnotations | default dict) }}
 annotations:
   {{- toYaml . | nindent 2 }}
 {{- end }}
@@ -60,7 +60,7 @@ labels:
   {{- with .settings.podLabels }}
   {{- toYaml . | nindent 2 }}
   {{- end }}
-{{- with merge dict (.annotations | default dict) .settings.podAnnotations .root.Values.commonAnnotations }}
+{{- with merge dict (.annotations | default dict) (.settings.podAnnotations | default dict) (.root.Values.commonAnnotations | default dict) }}
 annotations:
   {{- toYaml . | nindent 2 }}
 {{- end }}

@@ -8,6 +8,7 @@
 {{- if and (semverCompare "<1.29.0-0" $version) (ne $version "v1.20.0") -}}
 {{- fail (printf "Kubernetes is %s: the chart needs 1.29 or newer" $version) -}}
 {{- end -}}
+{{- include "botplatform.validateLabels" . -}}
 {{- include "botplatform.validateSettings" . -}}
 {{- include "botplatform.validateTracing" . -}}
 {{- include "botplatform.validateNats" . -}}
@@ -19,6 +20,25 @@
 {{- range $component := list "venue" "janitor" -}}
 {{- $settings := include "botplatform.merged" (dict "root" $ "settings" (get $.Values $component)) | fromYaml -}}
 {{- include "botplatform.validateReplicas" (dict "root" $ "component" $component "key" $component "settings" $settings) -}}
+{{- end -}}
+{{- end -}}
+
+{{- /* Pods are selected by labels of the chart's own. */ -}}
+{{- define "botplatform.validateLabels" -}}
+{{- $given := dict "commonLabels" .Values.commonLabels "defaults.podLabels" .Values.defaults.podLabels -}}
+{{- range $component := list "venue" "janitor" "setup" "nats" "jaeger" "test" -}}
+{{- $_ := set $given (printf "%s.podLabels" $component) (get $.Values $component).podLabels -}}
+{{- end -}}
+{{- range $component, $own := .Values.engines -}}
+{{- $_ := set $given (printf "engines.%s.podLabels" $component) ($own | default dict).podLabels -}}
+{{- end -}}
+{{- range $key, $labels := $given -}}
+{{- range $label := list "name" "instance" "component" "part-of" "version" "managed-by" -}}
+{{- $label = printf "app.kubernetes.io/%s" $label -}}
+{{- if and (hasKey ($labels | default dict) $label) (or (eq $key "commonLabels") (not (has $label (list "app.kubernetes.io/version" "app.kubernetes.io/managed-by")))) -}}
+{{- fail (printf "%s has %s, which is the chart's own, by which pods are found: take it out, or set nameOverride" $key $label) -}}
+{{- end -}}
+{{- end -}}
 {{- end -}}
 {{- end -}}
 
@@ -157,6 +177,10 @@
 {{- $shared := has .component (list "market-data" "signals" "strategy" "execution") -}}
 {{- $shares := include "botplatform.shares" . | int -}}
 {{- if $s.enabled -}}
+{{- $starts := mul (int $s.startupProbe.periodSeconds) (int $s.startupProbe.failureThreshold) -}}
+{{- if le (int $starts) (int $s.waitSeconds) -}}
+{{- fail (printf "%s.startupProbe gives up after %d s, but waitSeconds lets the process wait for %v s first: raise startupProbe.failureThreshold, or lower waitSeconds" .key $starts $s.waitSeconds) -}}
+{{- end -}}
 {{- if and $s.persistence.enabled (or $scaled (gt (int $s.replicas) 1)) -}}
 {{- fail (printf "%s has a volume, which belongs to one process: it can have one replica, and nothing may scale it" .key) -}}
 {{- end -}}
@@ -178,8 +202,10 @@
 {{- if and $scaled (gt (int $s.autoscaling.minReplicas) (int $s.autoscaling.maxReplicas)) -}}
 {{- fail (printf "%s.autoscaling.minReplicas is above maxReplicas" .key) -}}
 {{- end -}}
-{{- if and $shared (gt (int (ternary ($s.autoscaling | default dict).minReplicas $s.replicas $scaled)) $shares) -}}
-{{- fail (printf "%s has more replicas than the %d shares that its work can be divided into: see config.bus.partitions and config.symbols" .key $shares) -}}
+{{- /* A feed that is not divided has one owner, beside whom a second one may stand by. */ -}}
+{{- $most := ternary (max 2 $shares) $shares (eq .component "market-data") | int -}}
+{{- if and $shared (gt (int (ternary ($s.autoscaling | default dict).minReplicas $s.replicas $scaled)) $most) -}}
+{{- fail (printf "%s has more replicas than the %d shares that its work can be divided into: see config.bus.partitions and config.symbols" .key $most) -}}
 {{- end -}}
 {{- if and $scaled (ne .component "market-data") (gt (int $s.autoscaling.maxReplicas) $shares) -}}
 {{- fail (printf "%s.autoscaling.maxReplicas is above config.bus.partitions, %d: further replicas would have nothing to do" .key $shares) -}}
