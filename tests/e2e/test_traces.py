@@ -1,7 +1,8 @@
 """Chains in a real Jaeger: what separate processes send, asked for by the `correlation_id` of the order's own event.
 
 Market data, signals, strategy, execution and the venue are a process each; portfolio, storage, monitoring and
-notifications share one. The everyday run asks for one chain, `pytest -m slow` for the others. Jaeger is `JAEGER_ALL_IN_ONE`, or `jaeger-all-in-one` on the PATH.
+notifications share one. That one and strategy send over gRPC, asked for by a variable and by a setting, where the extra
+is there; the others over HTTP. The everyday run asks for one chain, `pytest -m slow` for the others. Jaeger is `JAEGER_ALL_IN_ONE`, or `jaeger-all-in-one` on the PATH.
 """
 
 from __future__ import annotations
@@ -16,9 +17,11 @@ import sys
 import urllib.error
 import urllib.request
 from collections import Counter
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from importlib.util import find_spec
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import pytest
@@ -43,6 +46,7 @@ pytestmark = [
     ),
 ]
 
+HAS_GRPC = find_spec("grpc") is not None and find_spec("opentelemetry.exporter.otlp.proto.grpc") is not None
 PATIENCE_S = 30.0
 LEASE_S = 0.6
 FEED, HAND = "FEEDUSDT", "HANDUSDT"
@@ -128,8 +132,8 @@ class Trace(NamedTuple):
 class Jaeger:
     """A Jaeger of this test's own."""
 
-    def __init__(self, process: asyncio.subprocess.Process, otlp: str, api: str) -> None:
-        self.process, self.otlp, self.api = process, otlp, api
+    def __init__(self, process: asyncio.subprocess.Process, otlp: str, grpc: str, api: str) -> None:
+        self.process, self.otlp, self.grpc, self.api = process, otlp, grpc, api
 
     def get(self, path: str) -> Any:
         with urllib.request.urlopen(f"{self.api}{path}", timeout=10) as answer:
@@ -180,7 +184,7 @@ async def jaeger() -> AsyncIterator[Jaeger]:
         stdout=asyncio.subprocess.DEVNULL,
         stderr=asyncio.subprocess.DEVNULL,
     )
-    made = Jaeger(process, f"http://127.0.0.1:{http}", f"http://127.0.0.1:{api}")
+    made = Jaeger(process, *(f"http://127.0.0.1:{port}" for port in (http, grpc, api)))
     try:
         async with asyncio.timeout(PATIENCE_S):
             while True:
@@ -212,11 +216,20 @@ class Stage:
         self.clock = SystemClock()
         self.processes: list[asyncio.subprocess.Process] = []
 
-    async def start(self, *command: str, sets: tuple[str, ...] = (), crash_at: str = "") -> asyncio.subprocess.Process:
-        arguments = [part for each in (*self.overrides, *sets) for part in ("--set", each)]
+    def environment(self, variables: Mapping[str, str]) -> dict[str, str]:
         ours = ("BOTPLATFORM_", "OTEL_")
-        environment = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
-        environment |= {"OTEL_EXPORTER_OTLP_ENDPOINT": self.jaeger.otlp, "PYTHONPATH": str(self.directory)}
+        kept = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
+        return {**kept, "PYTHONPATH": str(self.directory), **variables}
+
+    async def start(
+        self,
+        *command: str,
+        sets: tuple[str, ...] = (),
+        crash_at: str = "",
+        variables: Mapping[str, str] = MappingProxyType({}),
+    ) -> asyncio.subprocess.Process:
+        arguments = [part for each in (*self.overrides, *sets) for part in ("--set", each)]
+        environment = self.environment({"OTEL_EXPORTER_OTLP_ENDPOINT": self.jaeger.otlp, **variables})
         if crash_at:
             environment |= {"BOTPLATFORM_CRASH_AT": crash_at, "BOTPLATFORM_CRASH_POINTS": "1"}
         said = self.directory / f"{len(self.processes)}-{command[-1]}.txt"
@@ -231,19 +244,38 @@ class Stage:
                 await asyncio.sleep(0.05)
         return process
 
-    async def run(self, *engines: str, sets: tuple[str, ...] = (), crash_at: str = "") -> asyncio.subprocess.Process:
+    async def run(
+        self,
+        *engines: str,
+        sets: tuple[str, ...] = (),
+        crash_at: str = "",
+        variables: Mapping[str, str] = MappingProxyType({}),
+    ) -> asyncio.subprocess.Process:
         named = [part for name in engines for part in ("--engine", name)]
-        return await self.start("run", *named, sets=sets, crash_at=crash_at)
+        return await self.start("run", *named, sets=sets, crash_at=crash_at, variables=variables)
+
+    async def command(self, *command: str) -> None:
+        """Run a command to its end, as a person does who knows nothing of traces."""
+        arguments = [part for each in self.overrides for part in ("--set", each)]
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "botplatform.cli", *arguments, *command, env=self.environment({})
+        )
+        assert await process.wait() == 0
 
     async def begin(self) -> None:
         """Start the processes, and wait until orders are sent."""
         feed = (f"symbols={FEED}", "strategies=[]", "feed.rate=3", "tracing.ratio=0.3")
+        by_setting: tuple[str, ...] = ()
+        by_variable: dict[str, str] = {}
+        if HAS_GRPC:
+            by_setting = (f"tracing.endpoint={self.jaeger.grpc}", "tracing.protocol=grpc")
+            by_variable = {"OTEL_EXPORTER_OTLP_ENDPOINT": self.jaeger.grpc, "OTEL_EXPORTER_OTLP_PROTOCOL": "grpc"}
         self.feed, *_ = await asyncio.gather(
             self.run("market_data", sets=feed),
             self.start("venue"),
             self.run("signals"),
-            self.run("strategy"),
-            self.run("portfolio", "storage", "monitoring", "notifications"),
+            self.run("strategy", sets=by_setting),
+            self.run("portfolio", "storage", "monitoring", "notifications", variables=by_variable),
         )
         self.execution = await self.run("execution")
         await self.trading()
@@ -363,6 +395,7 @@ async def test_an_order_is_found_under_the_correlation_id_of_its_event_from_the_
         ("strategy", "execution"),
         ("execution", "execution"),
         *(("execution", name) for name in HANDLERS),
+        ("execution", "venue"),
         ("portfolio", "storage"),
         ("notifications", "alert_sender"),
     }
@@ -371,7 +404,14 @@ async def test_an_order_is_found_under_the_correlation_id_of_its_event_from_the_
     assert trace.under(call) == [
         "botplatform-execution: publish order.accepted",
         "botplatform-execution: publish order.filled",
+        "botplatform-venue: answer submit",
     ]
+    (answer,) = trace.named("answer submit")
+    assert answer.tags["span.kind"] == "server"
+    assert trace.under(answer) == []
+    now_ms = round(stage.clock.now_ns() / 1e6) + 60_000
+    calls = await asyncio.to_thread(stage.jaeger.get, f"/api/dependencies?endTs={now_ms}&lookback=600000")
+    assert ("botplatform-execution", "botplatform-venue") in {(each["parent"], each["child"]) for each in calls["data"]}
     (published,) = trace.named("publish order.filled")
     assert published.tags["messaging.system"] == "nats"
     assert published.tags["messaging.message.conversation_id"] == chain
@@ -446,7 +486,33 @@ async def test_execution_killed_in_the_middle_of_a_chain_leaves_one_whole_trace(
     last = [(await stage.until("order.*", chain, 2))[-1] for chain in chains]
     died = [chain for chain, event in zip(chains, last, strict=True) if event.type != "order.denied"]
     assert died, "no order was on its way"
+    asked = 0
     for chain in died:
         await stage.until("order.filled", chain)
         trace = await stage.jaeger.whole(chain, complete)
         assert trace.roots[0].name == "process signal.snapshot"
+        questions = trace.named("query paper")
+        asked += len(questions)
+        assert {each.parent for each in questions} <= {each.id for each in trace.named("publish order.submitted")}
+        for question in questions:
+            assert trace.under(question), "the venue has not told of it"
+    assert asked or point == "report.after", "nobody asked what became of the order"
+
+
+@pytest.mark.slow
+async def test_a_halt_by_a_person_who_does_not_trace_has_one_root(stage: Stage) -> None:
+    await stage.command("halt", "--reason", "a test of traces")
+    await stage.command("resume", "--reason", "the test is over")
+    changes = [each.event async for each in stage.bus.replay(["trading.*"])]
+    for change in changes[-2:]:
+        kind = change.type
+        trace = await stage.jaeger.whole(change.correlation_id, lambda found, kind=kind: len(hearers(found, kind)) >= 5)  # type: ignore[misc]  # mypy cannot infer the default
+        (root,) = trace.roots
+        assert (root.service, root.name) == ("botplatform-operator", f"publish {kind}")
+        assert {each.parent for each in trace.named(f"process {kind}")} == {root.id}
+        assert sum(name == "execution" for name in hearers(trace, kind)) == 2, "both partitions hear of it"
+
+
+def hearers(trace: Trace, kind: str) -> list[str]:
+    """Name the engine of each span in which an event was handled."""
+    return [span.service.removeprefix("botplatform-") for span in trace.named(f"process {kind}")]
