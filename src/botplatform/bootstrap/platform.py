@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import cached_property, partial
 from typing import Final, NamedTuple
@@ -19,8 +19,9 @@ from botplatform.bootstrap.engines import (
     groups,
     of_type,
 )
-from botplatform.bootstrap.sinks import SINKS
+from botplatform.bootstrap.sinks import SINKS, make_sink
 from botplatform.bootstrap.traces import trace_process
+from botplatform.bootstrap.upkeep import save_all
 from botplatform.bus.jetstream.bus import JetStreamEventBus
 from botplatform.bus.jetstream.dead_letters import DeadLetterStream
 from botplatform.bus.jetstream.kv import Bucket
@@ -54,10 +55,7 @@ from botplatform.runtime.membership import Membership, Ownership
 from botplatform.runtime.order_worker import AccountShare
 from botplatform.runtime.partition_right import PartitionRight
 from botplatform.runtime.process import GroupRunner, Job, Members, Process, Solo
-from botplatform.runtime.saving import Saves, save_regularly
-from botplatform.runtime.sink import SinkWorker
 from botplatform.runtime.source import SourceRunner
-from botplatform.runtime.storage_worker import StorageWorker
 from botplatform.runtime.trading_state import BucketTradingState, MemoryTradingState, TradingStateStore
 from botplatform.runtime.worker import EngineWorker
 from botplatform.settings import Settings
@@ -114,19 +112,6 @@ async def open_platform(
     async with AsyncExitStack() as stack:
         builder = await _Builder.open(settings, engines, clock or SystemClock(), stack, tracing=tracing)
         yield builder.platform()
-
-
-class _Working:
-    """The workers that a process has, at the moment when they are gone through."""
-
-    def __init__(self, runners: Mapping[str, GroupRunner]) -> None:
-        self._runners = runners
-
-    def __iter__(self) -> Iterator[Saves]:
-        """Go through those of now; some may end meanwhile."""
-        groups = [runner for runner in self._runners.values() if isinstance(runner, GroupWorkers)]
-        found = [worker for group in groups for worker in group.workers.values()]
-        return iter([worker for worker in found if isinstance(worker, EngineWorker | SinkWorker)])
 
 
 class _Builder:
@@ -220,7 +205,7 @@ class _Builder:
         members: Members = self.membership or Solo()
         self.runners = runners
         if self.membership is not None:
-            jobs.append(partial(save_regularly, _Working(runners), self.clock, self.settings.bus.checkpoint_within_s))
+            jobs.append(partial(save_all, runners, self.clock, self.settings.bus.checkpoint_within_s))
         process = Process(
             self.bus,
             self.clock,
@@ -270,7 +255,8 @@ class _Builder:
     def maker(self, name: str) -> Callable[[Ownership, Right | None], PartitionWorker]:
         """Return what makes a group's worker for a partition."""
         if name in SINKS:
-            return partial(self.sink, name)
+            sink = partial(make_sink, name, self.settings, self.bus, self.clock, failed=self.fail)
+            return lambda _, right: sink(right=right, tracing=self.tracing, checkpoints=self.checkpoints)
         make = self.execution if name == "execution" else self.engine(name)
 
         def place(ownership: Ownership, right: Right | None) -> PartitionWorker:
@@ -284,15 +270,6 @@ class _Builder:
             return worker
 
         return place
-
-    def sink(self, name: str, _ownership: Ownership, right: Right | None) -> PartitionWorker:
-        """Make the worker of a sink."""
-        worker = SINKS[name](
-            *(self.settings, self.bus, self.clock), right=right, tracing=self.tracing, checkpoints=self.checkpoints
-        )
-        if isinstance(worker, StorageWorker):
-            worker.failed = self.fail
-        return worker
 
     def engine(self, name: str) -> Callable[[], EngineWorker]:
         """Return what makes a worker of a processing engine."""

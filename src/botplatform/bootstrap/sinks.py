@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Final, Protocol
 
 from botplatform.core.event_bus import DurableEventBus, Right
@@ -18,7 +18,7 @@ from botplatform.settings import Settings
 from botplatform.telemetry.tracing import Tracing
 from botplatform.telemetry.writes import WriteSpans
 
-__all__ = ["SINKS", "STATELESS"]
+__all__ = ["SINKS", "STATELESS", "make_sink"]
 
 
 class _Makes(Protocol):
@@ -91,3 +91,21 @@ SINKS: Final[Mapping[str, _Makes]] = {"storage": _storage, AlertSender.name: _al
 
 STATELESS: Final = frozenset({AlertSender.name})
 """Groups without state, and so without a checkpoint: what they have acknowledged is done."""
+
+
+def make_sink(
+    name: str,
+    settings: Settings,
+    bus: DurableEventBus,
+    clock: Clock,
+    *,
+    failed: Callable[[Exception], object],
+    right: Right | None,
+    tracing: Tracing | None,
+    checkpoints: Checkpoints,
+) -> SinkWorker:
+    """Make the worker of a sink; `failed` hears of what goes wrong behind the back of its start."""
+    worker = SINKS[name](settings, bus, clock, right=right, tracing=tracing, checkpoints=checkpoints)
+    if isinstance(worker, StorageWorker):
+        worker.failed = failed
+    return worker

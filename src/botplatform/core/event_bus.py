@@ -168,10 +168,7 @@ class DurableEventBus(AsyncEventBus, Protocol):
     def replay(
         self, patterns: Iterable[str], *, after: int = 0, until: int | None = None, partition: int | None = None
     ) -> AsyncIterator[Delivery]:
-        """Read the log from behind `after` up to `until` (None: its present end); no group is touched.
-
-        `partition` keeps to one partition; None means all.
-        """
+        """Read a partition, or all (None), from behind `after` up to `until` (None: the present end of the log)."""
 
     async def last_sequence(self) -> int:
         """Return the sequence of the newest event in the log; 0 when it is empty."""
@@ -241,8 +238,7 @@ class Routes(dict[str, tuple[AnyHandler, ...]]):
         for pattern, handler in self._subscriptions:
             if matches(pattern, event_type) and handler not in found:
                 found.append(handler)
-        self[event_type] = tuple(found)
-        return self[event_type]
+        return self.setdefault(event_type, tuple(found))
 
     def add(self, pattern: str, handler: AnyHandler) -> None:
         """Add a subscription; the same one twice counts once."""
