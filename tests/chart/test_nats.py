@@ -75,6 +75,25 @@ def test_no_password_is_in_the_configuration_and_all_differ(render: Callable[[st
     assert all(len(one) >= 24 and one not in text and one[0].isalpha() and one.isalnum() for one in passwords)
 
 
+def test_a_server_that_has_not_heard_of_a_change_is_told_again(render: Callable[[str], Any], tmp_path: Path) -> None:
+    reloader = render("defaults").of("StatefulSet")[0]["spec"]["template"]["spec"]["containers"][1]
+    (tmp_path / "nats").mkdir()
+    (tmp_path / "sleep").write_text(f"""#!/bin/sh
+echo x >>{tmp_path}/slept
+case $(wc -l <{tmp_path}/slept) in
+    1) echo changed >{tmp_path}/nats/users.conf;;
+    5) exit 1;;
+esac
+""")
+    (tmp_path / "nats-server").write_text(f"#!/bin/sh\necho $@ >>{tmp_path}/told\n[ $(wc -l <{tmp_path}/told) -ge 2 ]\n")
+    for name in ("sleep", "nats-server"):
+        (tmp_path / name).chmod(0o755)
+    script = reloader["args"][0].replace("/etc/nats/", f"{tmp_path}/nats/")
+    path = f"{tmp_path}:{os.environ['PATH']}"
+    subprocess.run(["sh", "-c", script], env={"PATH": path}, check=False, timeout=30)
+    assert (tmp_path / "told").read_text().splitlines() == ["--signal reload=/var/run/nats/nats.pid"] * 2
+
+
 def users_of(text: str) -> dict[str, Any]:
     """The permissions of every user, read back from the server's own language."""
     found: dict[str, Any] = {}

@@ -10,7 +10,7 @@ import pytest
 Object = dict[str, Any]
 
 NATS, PEERS, MONITOR, OTLP, PAGE, HEALTH, DNS, HTTPS = 4222, 6222, 8222, 4318, 16686, 8080, 53, 443
-DNS_OF_OPENSHIFT, STREAMS, DATABASE = 5353, 9443, 5432
+DNS_OF_OPENSHIFT, DNS_OF_GARDENER, STREAMS, DATABASE = 5353, 8053, 9443, 5432
 STRANGER: Object = {"labels": {"app": "stranger"}, "namespace": "desk", "ports": {}}
 CLIENT: Object = {"labels": {"bot-botplatform-client": "true"}, "namespace": "desk", "ports": {}}
 KEDA: Object = {"labels": {"app": "keda-operator"}, "namespace": "keda", "ports": {}}
@@ -119,6 +119,8 @@ def test_everybody_may_ask_for_names(render: Callable[[str], Any]) -> None:
     for component, pod in pods_of(rendered).items():
         assert allowed(rendered, pod, dns, DNS), component
         assert allowed(rendered, pod, dns, DNS_OF_OPENSHIFT), component
+        assert allowed(rendered, pod, dns, DNS_OF_GARDENER), component
+        assert not allowed(rendered, pod, STRANGER, DNS_OF_GARDENER), component
         assert not allowed(rendered, pod, dns, HTTPS), component
 
 
