@@ -74,6 +74,21 @@ async def test_what_changed_in_the_settings_is_brought_up_to_date_and_events_sta
     assert (info["config"]["max_bytes"], info["state"]["messages"]) == (2**30, 2)
 
 
+async def test_no_stream_is_compressed_and_one_that_was_is_so_no_longer_and_keeps_its_events(
+    connection: Connection,
+) -> None:
+    await setup(connection, BusSettings(), GROUPS)
+    async with await JetStreamEventBus.connect(NatsSettings(url=connection.where), BusSettings()) as bus:
+        await bus.publish_all(testing.signal(id=f"s{i}") for i in range(20))
+    config = (await connection.api("STREAM.INFO.EVENTS"))["config"]
+    await connection.api("STREAM.UPDATE.EVENTS", {**config, "compression": "s2"})
+    report = await setup(connection, BusSettings(), GROUPS)
+    assert report.updated == ("stream EVENTS",)
+    listed = (await connection.api("STREAM.LIST"))["streams"]
+    assert {each["config"]["compression"] for each in listed} == {"none"}
+    assert (await connection.api("STREAM.INFO.EVENTS"))["state"]["messages"] == 20
+
+
 async def test_other_partitions_are_refused_and_nothing_is_changed(connection: Connection) -> None:
     await setup(connection, BusSettings(partitions=16), GROUPS)
     before = await connection.api("STREAM.INFO.EVENTS")
