@@ -85,7 +85,9 @@ case $(wc -l <{tmp_path}/slept) in
     5) exit 1;;
 esac
 """)
-    (tmp_path / "nats-server").write_text(f"#!/bin/sh\necho $@ >>{tmp_path}/told\n[ $(wc -l <{tmp_path}/told) -ge 2 ]\n")
+    (tmp_path / "nats-server").write_text(
+        f"#!/bin/sh\necho $@ >>{tmp_path}/told\n[ $(wc -l <{tmp_path}/told) -ge 2 ]\n"
+    )
     for name in ("sleep", "nats-server"):
         (tmp_path / name).chmod(0o755)
     script = reloader["args"][0].replace("/etc/nats/", f"{tmp_path}/nats/")
