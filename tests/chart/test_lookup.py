@@ -141,3 +141,57 @@ def test_a_secret_with_the_address_of_the_database_is_taken(helm: Any, cluster: 
     data = {"url": base64.b64encode(b"postgresql://u:p@h/d").decode()}
     cluster.objects["secrets/store"] = {"apiVersion": "v1", "kind": "Secret", "data": data}
     assert helm.render({"database": {"existingSecret": "store"}}, "bot", *asked(cluster)).of("Deployment")
+
+
+def secret_of(data: dict[str, str]) -> Object:
+    encoded = {name: base64.b64encode(value.encode()).decode() for name, value in data.items()}
+    return {"apiVersion": "v1", "kind": "Secret", "data": encoded}
+
+
+ROTATED: dict[str, Object] = {
+    "nats": {
+        "auth": {"existingSecret": "users"},
+        "tls": {"existingSecret": "certificates"},
+    },
+    "engines": {"execution": {"existingSecretSettings": "keys"}},
+}
+USERS = ("execution", "signals", "route", "setup", "storage")
+
+
+def digests(helm: Any, cluster: Cluster, values: Object) -> dict[str, str]:
+    """The digest of the secrets in each pod template, where there is one."""
+    forgetful = type(helm)(helm.binary)
+    objects = forgetful.render(values, "bot", *asked(cluster))
+    pods = {each["metadata"]["name"]: each["spec"]["template"] for each in objects.of("Deployment", "StatefulSet")}
+    found = {name: pod["metadata"].get("annotations", {}).get("checksum/secrets", "") for name, pod in pods.items()}
+    return {name.removeprefix("bot-botplatform-"): digest for name, digest in found.items()}
+
+
+@pytest.mark.parametrize(
+    ("name", "key", "rolled"),
+    [
+        ("users", "signals", {"signals", "nats"}),
+        ("users", "route", {"nats"}),
+        ("keys", "BOTPLATFORM_EXCHANGE__SECRETS__api_key", {"execution"}),
+        ("certificates", "tls.key", set()),
+    ],
+)
+def test_another_secret_of_ones_own_rolls_the_pods_that_read_it_and_no_others(
+    helm: Any, cluster: Cluster, name: str, key: str, rolled: set[str]
+) -> None:
+    held = {
+        "users": {user: f"p-of-{user}" for user in USERS},
+        "keys": {"BOTPLATFORM_EXCHANGE__SECRETS__api_key": "old"},
+        "certificates": {"ca.crt": "authority", "tls.crt": "certificate", "tls.key": "old"},
+    }
+    cluster.objects |= {f"secrets/{each}": secret_of(data) for each, data in held.items()}
+    before = digests(helm, cluster, ROTATED)
+    held[name][key] = "new"
+    cluster.objects[f"secrets/{name}"] = secret_of(held[name])
+    after = digests(helm, cluster, ROTATED)
+    assert {each for each in before if before[each] != after[each]} == rolled
+
+
+def test_without_a_cluster_there_is_no_digest_of_secrets(helm: Any, cluster: Cluster) -> None:
+    assert not any(digests(helm, cluster, ROTATED).values())
+    assert not any(digests(helm, cluster, {}).values())

@@ -137,6 +137,9 @@ A dict of root, component (its name), user (of NATS), args, and settings: `defau
 {{- if $s.secretSettings -}}
 {{- $_ := set $rolls "checksum/secret-settings" (toYaml $s.secretSettings | sha256sum) -}}
 {{- end -}}
+{{- with include "botplatform.secretsDigest" (dict "root" .root "reads" (include "botplatform.secretsRead" . | fromJsonArray)) -}}
+{{- $_ := set $rolls "checksum/secrets" . -}}
+{{- end -}}
 apiVersion: apps/v1
 kind: Deployment
 metadata:
