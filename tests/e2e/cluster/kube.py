@@ -60,9 +60,18 @@ class Release:
     kubectl_command: tuple[str, ...] = ("kubectl",)
     helm_command: tuple[str, ...] = ("helm",)
 
-    def kubectl(self, *arguments: str, timeout_s: float = 120) -> str:
-        """Run kubectl in the namespace, and return what it printed."""
-        return _run([*self.kubectl_command, "--namespace", self.namespace, *arguments], timeout_s)
+    def kubectl(self, *arguments: str, timeout_s: float = 120, told: str = "") -> str:
+        """Run kubectl in the namespace, tell it something on its input, and return what it printed."""
+        return _run([*self.kubectl_command, "--namespace", self.namespace, *arguments], timeout_s, told)
+
+    def apply(self, *objects: dict[str, Any]) -> None:
+        """Make objects, or change those that are there; each says its namespace, or has that of the release."""
+        many = {"apiVersion": "v1", "kind": "List", "items": list(objects)}
+        command = [*self.kubectl_command, "apply", "--filename", "-"]
+        for each in objects:
+            if each["kind"] != "Namespace":
+                each["metadata"].setdefault("namespace", self.namespace)
+        _run(command, 120, json.dumps(many))
 
     def helm(self, *arguments: str, timeout_s: float = 900) -> str:
         """Run helm in the namespace, and return what it printed."""
@@ -76,6 +85,10 @@ class Release:
         ]
         return found
 
+    def installed(self) -> bool:
+        """Tell whether Helm has the release."""
+        return bool(json.loads(self.helm("list", "--all", "--filter", f"^{self.name}$", "--output", "json")))
+
     def pods(self, component: str = "") -> list[Pod]:
         """Return the pods that should run, those of jobs left out."""
         found = [Pod.of(each) for each in self.get("pods") if not _of_a_job(each)]
@@ -88,6 +101,11 @@ class Release:
                 if each["metadata"]["labels"].get("app.kubernetes.io/component") == component:
                     return str(each["metadata"]["name"])
         raise StepFailed(f"the release {self.name} has no component {component!r}")
+
+    @property
+    def full_name(self) -> str:
+        """What the names of the release's objects begin with."""
+        return self.name if "botplatform" in self.name else f"{self.name}-botplatform"
 
     def replicas(self, component: str) -> int:
         """Return how many replicas a Deployment has that are ready."""
@@ -122,12 +140,13 @@ class Release:
         return [int(line.split()[1].removesuffix("m")) for line in lines]
 
     @contextmanager
-    def forwarded(self, target: str, port: int) -> Iterator[int]:
+    def forwarded(self, target: str, port: int, namespace: str = "") -> Iterator[int]:
         """Forward a free port of this machine to a port of a Service or pod, and hand it out."""
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             free: int = probe.getsockname()[1]
-        command = [*self.kubectl_command, "--namespace", self.namespace, "port-forward", "--address", "127.0.0.1"]
+        where = namespace or self.namespace
+        command = [*self.kubectl_command, "--namespace", where, "port-forward", "--address", "127.0.0.1"]
         with subprocess.Popen([*command, target, f"{free}:{port}"], stdout=subprocess.DEVNULL) as process:
             try:
                 wait_for(f"port {port} of {target}", 30, lambda: _answers(free))
@@ -146,8 +165,8 @@ def wait_for(what: str, seconds: float, condition: Callable[[], object], poll_s:
     return time.monotonic() - began
 
 
-def _run(command: Sequence[str], timeout_s: float) -> str:
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=timeout_s)
+def _run(command: Sequence[str], timeout_s: float, told: str = "") -> str:
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=timeout_s, input=told)
     if done.returncode:
         said = re.sub(r"\s+", " ", done.stderr or done.stdout).strip()
         raise StepFailed(f"`{' '.join(command[:6])} …` failed: {said[-800:]}")

@@ -9,7 +9,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import nats.errors
 from kube import Release, StepFailed, wait_for
+from reach import Server
 from watch import Audit, audit, audit_range, longest_silence, tap, trace, waiting
 
 PATIENCE_S = 300.0
@@ -52,13 +54,15 @@ class Run:
 
     release: Release
     choices: Choices
+    server: Server = field(default_factory=Server)
+    values: str = ""
+    """Values that every install and upgrade has, as YAML."""
     seen: dict[str, object] = field(default_factory=dict)
 
     def deploy(self, rate: float = 0.0, *arguments: str, verb: str = "upgrade", wait: bool = True) -> float:
         """Install or upgrade, with as many symbols and snapshots as asked for, and return the seconds until all is ready."""
         began = time.monotonic()
-        with values(self.choices, rate) as file:
-            chosen = ("--values", str(file)) if rate else ()
+        with files(self.values, market(self.choices, rate) if rate else "") as chosen:
             waits = ("--wait", "--timeout", f"{PATIENCE_S * 2:.0f}s") if wait else ()
             self.release.helm(
                 verb, self.release.name, self.release.chart, *chosen, *self.choices.more, *arguments, *waits
@@ -71,11 +75,10 @@ class Run:
         return wait_for("all pods to be ready", PATIENCE_S, self.release.all_ready)
 
 
-@contextmanager
-def values(choices: Choices, rate: float) -> Iterator[Path]:
-    """Write values with a market of many symbols; scaling down is quick, so that it can be waited for."""
+def market(choices: Choices, rate: float) -> str:
+    """Return values with a market of many symbols; scaling down is quick, so that it can be waited for."""
     names = ", ".join(f"SYM{number:02}" for number in range(choices.symbols))
-    text = f"""
+    return f"""
 config:
   symbols: [{names}]
   feed: {{rate: {rate}}}
@@ -88,10 +91,19 @@ engines:
   signals:
     autoscaling: {{targetCPUUtilizationPercentage: {choices.load_target}}}
 """
+
+
+@contextmanager
+def files(*texts: str) -> Iterator[tuple[str, ...]]:
+    """Write values to files, and return the arguments that name them."""
     with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder, "values.yaml")
-        file.write_text(text)
-        yield file
+        found: list[str] = []
+        for number, text in enumerate(texts):
+            if text:
+                file = Path(folder, f"{number}.yaml")
+                file.write_text(text)
+                found += ["--values", str(file)]
+        yield tuple(found)
 
 
 def install(run: Run) -> str:
@@ -105,7 +117,7 @@ def install(run: Run) -> str:
 
 def orders(run: Run) -> str:
     """See orders through a plain NATS subscription as `tap`, and have refused what it may not do."""
-    tapped = tap(run.release, orders=5, seconds=PATIENCE_S)
+    tapped = tap(run.release, run.server, orders=5, seconds=PATIENCE_S)
     filled = [event for event in tapped.events if event.type == "order.filled"]
     run.seen["chain"] = filled[-1].correlation_id
     return (
@@ -137,7 +149,7 @@ def jaeger(run: Run) -> str:
 def probe(run: Run) -> str:
     """Run `helm test`."""
     run.release.helm("test", run.release.name)
-    said = run.release.kubectl("logs", f"{run.release.name}-test")
+    said = run.release.kubectl("logs", f"{run.release.full_name}-test")
     return "; ".join(" ".join(line.split()) for line in said.splitlines() if line.startswith(("handled", "market")))
 
 
@@ -219,19 +231,19 @@ def upgrade(run: Run) -> str:
 
 def market_gap(run: Run, change: Callable[[], float]) -> tuple[float, float]:
     """Do something, and return what it returned and the longest seconds that a symbol had no tick meanwhile."""
-    after = audit_range(run.release)[1]
+    after = audit_range(run.release, run.server)[1]
     took = change()
-    return took, longest_silence(run.release, after)
+    return took, longest_silence(run.release, run.server, after)
 
 
 def reinstall(run: Run) -> str:
     """Uninstall, install again under the same name, and go on where the log ended."""
-    before = audit_range(run.release)
+    before = audit_range(run.release, run.server)
     run.release.helm("uninstall", run.release.name, "--wait", "--timeout", "300s")
     wait_for("the pods to go", PATIENCE_S, lambda: not run.release.pods())
     kept = sorted(each["metadata"]["name"] for each in run.release.get("pvc"))
     took = run.deploy(run.choices.quiet_rate, verb="install")
-    after = audit_range(run.release)
+    after = audit_range(run.release, run.server)
     if after[0] != before[0] or after[1] < before[1]:
         raise StepFailed(f"the log had the sequences {before}, and has {after}")
     return f"kept {', '.join(kept)}; ready after {took:.0f} s, the log goes on from sequence {before[1]:,}"
@@ -248,10 +260,17 @@ STEPS: dict[str, Callable[[Run], str]] = {
     "upgrade": upgrade,
     "reinstall": reinstall,
 }
-"""In the order in which they are done."""
+"""What is done to the default install, in this order."""
 
 
 def counted(run: Run) -> Audit:
     """Wait until every engine has handled what is in the log, and count the whole log."""
-    wait_for("the engines to handle the log", PATIENCE_S * 2, lambda: waiting(run.release) < UNDER_WAY, poll_s=3)
-    return audit(run.release)
+    wait_for("the engines to handle the log", PATIENCE_S * 2, lambda: _handled(run), poll_s=3)
+    return audit(run.release, run.server)
+
+
+def _handled(run: Run) -> bool:
+    try:
+        return waiting(run.release, run.server) < UNDER_WAY
+    except (StepFailed, nats.errors.Error, OSError):
+        return False  # the server that was asked has just gone

@@ -13,9 +13,9 @@ from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 from typing import Any
 
-import nats
 from kube import Release, StepFailed
 from nats.aio.msg import Msg
+from reach import Login, Server, login
 
 from botplatform.bus.jetstream.bus import JetStreamEventBus
 from botplatform.core.events import Event, from_wire
@@ -66,13 +66,13 @@ class Audit:
         return f"{self.events:,} events: {counts}; {self.submitted:,} orders submitted, {self.stopped:,} stopped before the venue, {self.taken:,} in its book"
 
 
-def tap(release: Release, *, orders: int, seconds: float) -> Tapped:
+def tap(release: Release, server: Server, *, orders: int, seconds: float) -> Tapped:
     """Subscribe as `tap` to `order.*` until that many orders were filled, and try what it may not do."""
-    with release.forwarded(f"service/{release.name_of('nats')}", 4222) as port:
-        return asyncio.run(_tap(port, release.password("tap"), orders, seconds))
+    with login(release, server, "tap") as as_tap:
+        return asyncio.run(_tap(as_tap, orders, seconds))
 
 
-async def _tap(port: int, password: str, orders: int, seconds: float) -> Tapped:
+async def _tap(as_tap: Login, orders: int, seconds: float) -> Tapped:
     tapped, enough = Tapped(), asyncio.Event()
     loop = asyncio.get_running_loop()
     began = loop.time()
@@ -87,7 +87,7 @@ async def _tap(port: int, password: str, orders: int, seconds: float) -> Tapped:
         if "permissions violation" in str(error).lower():
             tapped.refused.append(str(error))
 
-    client = await nats.connect(f"nats://127.0.0.1:{port}", user="tap", password=password, error_cb=on_error)
+    client = await as_tap.connect(error_cb=on_error)
     try:
         await client.subscribe("order.*", cb=on_event)
         for subject in REFUSED_SUBSCRIPTIONS:
@@ -107,15 +107,10 @@ async def _tap(port: int, password: str, orders: int, seconds: float) -> Tapped:
     return tapped
 
 
-def botplatform(release: Release, *arguments: str, timeout_s: float = 600) -> str:
+def botplatform(release: Release, server: Server, *arguments: str, timeout_s: float = 600) -> str:
     """Run a command of the platform here, as the operator, against the release's NATS."""
-    with release.forwarded(f"service/{release.name_of('nats')}", 4222) as port:
-        named = {
-            "BOTPLATFORM_NATS__URL": f"nats://127.0.0.1:{port}",
-            "BOTPLATFORM_NATS__USER": "operator",
-            "BOTPLATFORM_NATS__PASSWORD": release.password("operator"),
-            "BOTPLATFORM_NATS__INBOX_PREFIX": "_INBOX_operator",
-        }
+    with login(release, server, "operator") as operator:
+        named = {f"BOTPLATFORM_NATS__{name.upper()}": value for name, value in operator.settings.items()}
         kept = {name: value for name, value in os.environ.items() if not name.startswith("BOTPLATFORM_")}
         command = [sys.executable, "-m", "botplatform.cli", *arguments]
         done = subprocess.run(
@@ -126,41 +121,46 @@ def botplatform(release: Release, *arguments: str, timeout_s: float = 600) -> st
     return done.stdout
 
 
-def audit(release: Release) -> Audit:
+def audit(release: Release, server: Server) -> Audit:
     """Have the whole log counted, and the book of the venue, which knows each order that ever reached it."""
-    found: dict[str, Any] = json.loads(botplatform(release, "audit", "--json", "--grace", "15"))
+    found: dict[str, Any] = json.loads(botplatform(release, server, "audit", "--json", "--grace", "15"))
     counts = {name: int(found["kinds"][name]) for name in AUDITED} | {"unreadable": int(found["unreadable"])}
     seen: dict[str, set[str]] = defaultdict(set)
-    for event in events(release, "order.*"):
+    for event in events(release, server, "order.*"):
         seen[getattr(event.payload, "order_id", "")].add(event.type)
     submitted = [types for types in seen.values() if "order.submitted" in types]
     stopped = sum(not types & AT_VENUE and bool(types & STOPPED) for types in submitted)
-    book = asked(release, "venue.paper.paper.audit", {"request_id": "audit", "body": {}}, user="execution")["body"]
+    question = {"request_id": "audit", "body": {}}
+    book = asked(release, server, "venue.paper.paper.audit", question, user="execution")["body"]
     counts["twice at the venue"] = len(book["repeated"])
     return Audit(int(found["events"]), int(found["last_sequence"]), counts, len(submitted), stopped, int(book["ids"]))
 
 
-def audit_range(release: Release) -> tuple[int, int]:
+def audit_range(release: Release, server: Server) -> tuple[int, int]:
     """Return the first and the last sequence of the log."""
-    state = asked(release, "$JS.API.STREAM.INFO.EVENTS")["state"]
+    state = asked(release, server, "$JS.API.STREAM.INFO.EVENTS")["state"]
     return int(state["first_seq"]), int(state["last_seq"])
 
 
-def waiting(release: Release) -> int:
+def waiting(release: Release, server: Server) -> int:
     """Return how many events wait for an engine that has to answer them, in all partitions together."""
-    found = asked(release, "$JS.API.CONSUMER.LIST.EVENTS")["consumers"]
+    listed = asked(release, server, "$JS.API.CONSUMER.LIST.EVENTS")
+    if listed.get("missing"):
+        raise StepFailed(f"the servers do not tell of {len(listed['missing'])} consumers")
+    found = listed["consumers"]
     return sum(each["num_pending"] + each["num_ack_pending"] for each in found)
 
 
-def asked(release: Release, subject: str, body: object = None, user: str = "operator") -> dict[str, Any]:
+def asked(
+    release: Release, server: Server, subject: str, body: object = None, user: str = "operator"
+) -> dict[str, Any]:
     """Ask something over NATS, as one of the users."""
-    with release.forwarded(f"service/{release.name_of('nats')}", 4222) as port:
-        return asyncio.run(_asked(port, user, release.password(user), subject, json.dumps(body or {}).encode()))
+    with login(release, server, user) as as_user:
+        return asyncio.run(_asked(as_user, subject, json.dumps(body or {}).encode()))
 
 
-async def _asked(port: int, user: str, password: str, subject: str, body: bytes) -> dict[str, Any]:
-    prefix = f"_INBOX_{user}".encode()
-    client = await nats.connect(f"nats://127.0.0.1:{port}", user=user, password=password, inbox_prefix=prefix)
+async def _asked(as_user: Login, subject: str, body: bytes) -> dict[str, Any]:
+    client = await as_user.connect(inbox_prefix=as_user.settings["inbox_prefix"].encode())
     try:
         found: dict[str, Any] = json.loads((await client.request(subject, body, timeout=10)).data)
         return found
@@ -168,30 +168,24 @@ async def _asked(port: int, user: str, password: str, subject: str, body: bytes)
         await client.close()
 
 
-def longest_silence(release: Release, after: int) -> float:
+def longest_silence(release: Release, server: Server, after: int) -> float:
     """Return the longest seconds that a symbol had no tick, from behind a sequence to the end of the log."""
     last: dict[str, int] = {}
     longest = 0
-    for event in events(release, "market.snapshot", after):
+    for event in events(release, server, "market.snapshot", after):
         longest = max(longest, event.created_ns - last.get(event.key, event.created_ns))
         last[event.key] = event.created_ns
     return longest / 1e9
 
 
-def events(release: Release, event_type: str, after: int = 0) -> list[Event]:
+def events(release: Release, server: Server, event_type: str, after: int = 0) -> list[Event]:
     """Return the events of one type from behind a sequence to the end of the log."""
-    with release.forwarded(f"service/{release.name_of('nats')}", 4222) as port:
-        return asyncio.run(_events(port, release.password("operator"), event_type, after))
+    with login(release, server, "operator") as operator:
+        return asyncio.run(_events(operator, event_type, after))
 
 
-async def _events(port: int, password: str, event_type: str, after: int) -> list[Event]:
-    told = {
-        "url": f"nats://127.0.0.1:{port}",
-        "user": "operator",
-        "password": password,
-        "inbox_prefix": "_INBOX_operator",
-    }
-    settings = load_settings(None, [f"nats.{name}={value}" for name, value in told.items()], environ={})
+async def _events(operator: Login, event_type: str, after: int) -> list[Event]:
+    settings = load_settings(None, [f"nats.{name}={value}" for name, value in operator.settings.items()], environ={})
     async with await JetStreamEventBus.connect(settings.nats, settings.bus, name="operator") as bus:
         return [delivery.event async for delivery in bus.replay([event_type], after=after)]
 
