@@ -309,3 +309,20 @@ def test_marks_stay_few(grace_s: float) -> None:
     for number in range(1, 3_000):
         audit.feed(Delivery(tick(number), number))
     assert len(audit._marks) <= MARKS + 2
+
+
+def test_behind_what_was_trimmed_only_orders_may_have_a_cause_that_is_gone() -> None:
+    """A report of an order may come days after it; a signal whose tick is missing is wrong all the same."""
+    trimmed_ns = 2_000 * 10**9
+    early, late = (market(at_s=at_s, id=f"gone-{at_s}") for at_s in (1_990.0, 4_000.0))
+    events = [
+        signal(cause=early, at_s=2_010.0),
+        order("order.filled", cause=late, at_s=4_001.0, order_id="old"),
+        signal(cause=late, at_s=4_002.0),
+    ]
+    audit = Audit(after=50, before_ns=trimmed_ns + events[0].created_ns - 2_010 * 10**9, signal_sets=())
+    for sequence, each in enumerate(events, 51):
+        audit.feed(Delivery(each, sequence))
+    report = audit.finish()
+    assert report.count(Rule.CAUSE_GONE) == 2
+    assert [each.sequence for each in report.tallies[Rule.NO_CAUSE].examples] == [53]

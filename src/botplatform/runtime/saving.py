@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Iterable
 from typing import Final, Protocol
 
 from botplatform.core.seam import Clock
+from botplatform.core.tasks import end
 from botplatform.errors import BusError, Fenced, StateError
 from botplatform.runtime.checkpoint import Checkpoint, Checkpoints
 
@@ -27,12 +29,20 @@ class Saves(Protocol):
 async def save_regularly(workers: Iterable[Saves], clock: Clock, seconds: float) -> None:
     """Save what was not saved for that long, until cancelled; `workers` is gone through at each look.
 
-    Raises `Fenced` when somebody else has replaced a checkpoint of ours; a server that does not answer is waited for.
+    One that waits, for room in the log for example, holds up no other: theirs may be what makes room. Raises `Fenced`
+    when somebody else has replaced a checkpoint of ours; a server that does not answer is waited for.
     """
-    while True:
-        await clock.sleep(seconds / LOOKS)
-        for worker in workers:
-            await worker.save_if_older(seconds * (1 - 1 / LOOKS))
+    saving: dict[Saves, asyncio.Task[None]] = {}
+    try:
+        while True:
+            await clock.sleep(seconds / LOOKS)
+            for worker in [each for each, task in saving.items() if task.done()]:
+                saving.pop(worker).result()
+            for worker in workers:
+                if worker not in saving:
+                    saving[worker] = asyncio.create_task(worker.save_if_older(seconds * (1 - 1 / LOOKS)))
+    finally:
+        await end(*saving.values())
 
 
 class WrittenUpTo:

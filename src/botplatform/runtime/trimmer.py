@@ -79,8 +79,10 @@ class Trimmer:
         """Remove what may go now; tell whether there is more. A server that does not answer is waited for."""
         try:
             found = await trim(self._connection, self._settings, self._consumers, step=self._step)
-        except (BusError, StateError) as e:
+        except Exception as e:  # an end of this task would be silent, and the log full some days later
             self.facts = None
+            if not isinstance(e, BusError | StateError):
+                logger.exception("looking at the log %s failed", self._settings.stream)
             self._tell(Hold(UNKNOWN, "", f"what of it is covered cannot be found out: {e}"), 0.0)
             return False
         self.removed += found.removed
