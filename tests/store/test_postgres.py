@@ -18,7 +18,8 @@ from botplatform.errors import SettingsError, StoreAway, StoreError
 from botplatform.settings import load_settings
 from botplatform.store.copying import copy_store
 from botplatform.store.opening import open_reader, open_store, prepare_store
-from botplatform.store.postgres import BEGINNINGS, PostgresEventStore, lookup_query, prefix_query, replay_query
+from botplatform.store.postgres import PostgresEventStore
+from botplatform.store.postgres_queries import BEGINNINGS, lookup_query, prefix_query, replay_query
 from botplatform.store.postgres_rows import LASTING_QUERY, SHORT_QUERY
 from botplatform.store.sqlite import SqliteEventStore
 from botplatform.store.writer import BatchWriter

@@ -105,6 +105,10 @@ UNINSTALL with `helm uninstall {{ .Release.Name }} --namespace {{ $ns }}`. What 
 {{- $kept = 1 }}
   the log: {{ range $n := until (int .Values.nats.replicas) }}{{ if $n }}, {{ end }}persistentvolumeclaim/data-{{ $full }}-nats-{{ $n }}{{ end }}
 {{- end }}
+{{- with .Values.database.existingSecret }}
+{{- $kept = 1 }}
+  the event store and the journal: the database of the Secret {{ . }}, which a new log needs empty
+{{- end }}
 {{- range $component := list "storage" "venue" }}
 {{- if has $component $deployed }}
 {{- $own := get $.Values.engines $component | default (get $.Values $component) }}

@@ -31,6 +31,8 @@ class StorageWorker(SinkWorker):
     ) -> None:
         super().__init__(*arguments, **options)
         self._connect = connect
+        self._stored = 0
+        self._last, self._after = self._after, lambda: self._stored  # asked in a thread: a database may take its time
         self._trouble = trouble
         self._away = ""
         self._waiting: asyncio.Task[None] | None = None
@@ -64,14 +66,14 @@ class StorageWorker(SinkWorker):
 
     async def _check_end(self) -> None:
         """Say so when the store has more than the log ever had: it is the store of another one."""
-        stored = 0 if self._after is None else await asyncio.to_thread(self._after)
+        self._stored = 0 if self._last is None else await asyncio.to_thread(self._last)
         end = await self._bus.last_sequence()
-        if stored > end:
+        if self._stored > end:
             logger.error(
                 "the event store has events up to %d, but the log ends at %d: it is that of another log, or the log was "
                 "put back from an older backup; nothing is stored until the log has passed that number: give storage an "
                 "empty store, or one of the same backup",
-                *(stored, end),
+                *(self._stored, end),
             )
 
     async def _wait(self) -> None:

@@ -18,52 +18,30 @@ import psycopg
 
 from botplatform.core.database_url import without_password
 from botplatform.core.event_bus import check_pattern, matches
-from botplatform.core.events import CATALOGUE, Event, OrderEvent, from_wire, to_wire
+from botplatform.core.events import CATALOGUE, Event, OrderEvent, from_wire
 from botplatform.core.seam import Clock
-from botplatform.core.trace_id import as_trace_id, trace_id
+from botplatform.core.trace_id import as_trace_id
 from botplatform.errors import InvalidEvent, StoreAway, StoreError
 from botplatform.store import journal
 from botplatform.store.event_store import StoredEvent, StoredFill
+from botplatform.store.postgres_queries import (
+    BEGINNINGS,
+    INSERT,
+    LAST,
+    lookup_query,
+    prefix_query,
+    replay_query,
+    row_of,
+)
 from botplatform.store.postgres_rows import PostgresRows, as_id, as_text
 from botplatform.store.postgres_schema import Connection, connect, explained, prepare
-from botplatform.store.retention import SHORT_LIVED, Keeper, Retention, StoreMeter
+from botplatform.store.retention import Keeper, Retention, StoreMeter
 from botplatform.trading.orders import OrderRecord
 
 __all__ = ["PostgresEventStore"]
 
 PAGE: Final = 1_000
 """Rows in memory at once while reading."""
-BEGINNINGS: Final = ("id", "correlation_id", "order_id", "trade_id")
-"""Columns of which a beginning is enough to find an event."""
-LAST: Final = "\U0010ffff"
-"""Behind every character that an id has: what lies between a text and it with this begins with the text."""
-ROW_BYTES: Final = 560
-"""What an event takes beside its body and its ids, with its places in the indexes; measured."""
-_COLUMNS: Final = "position, sequence, body"
-_ROW: Final = (
-    *(
-        "sequence",
-        "id",
-        "type",
-        "key",
-        "correlation_id",
-        "trace_id",
-        "causation_id",
-        "source",
-        "timestamp_ns",
-        "order_id",
-    ),
-    *("trade_id", "short_lived", "age_from_ns", "size", "body"),
-)
-# Positions are given by hand, which is safe where one writes at a time: a sequence of the server's would have gaps.
-_INSERT: Final = f"""
-    INSERT INTO events (position, {", ".join(_ROW)})
-    SELECT (SELECT coalesce(max(position), 0) FROM events) + given.place, {", ".join(f"given.{name}" for name in _ROW)}
-    FROM unnest(%s::bigint[], %s::text[], %s::text[], %s::text[], %s::text[], %s::text[], %s::text[],
-        %s::text[], %s::bigint[], %s::text[], %s::text[], %s::boolean[], %s::bigint[], %s::integer[], %b::bytea[])
-        WITH ORDINALITY AS given ({", ".join(_ROW)}, place)
-    ORDER BY given.place ON CONFLICT (id) DO NOTHING RETURNING id, size
-"""  # noqa: S608  # constants only
 logger = logging.getLogger(__name__)
 
 
@@ -75,7 +53,7 @@ class PostgresEventStore:
     server. Safe to use from any thread.
 
     With a `retention`, which needs a `clock`, what is too old is deleted behind each batch; without, all is kept. Its
-    largest size is that of the events in use, with their indexes: about nine tenths of what the database takes.
+    largest size is that of the events in use, with their indexes: about what the database takes before anything was deleted.
     """
 
     def __init__(self, url: str, *, read_only: bool = False, retention: tuple[Retention, Clock] | None = None) -> None:
@@ -165,7 +143,6 @@ class PostgresEventStore:
             self._connected()  # what is left out depends on the size, which is known from here on
             given = everything if self._keeper is None else self._keeper.admit(everything)
             added = self._insert(given) if given else 0
-            self._kept = max(self._kept, max((sequence or 0 for _, sequence in given), default=0))
         if everything and self._keeper is not None and self._clock is not None:
             self._keeper.meter.left_out += len(everything) - len(given)
             # The newest of what came, so that nothing goes early when the log is caught up with; but no clock that is fast.
@@ -174,14 +151,15 @@ class PostgresEventStore:
         return added
 
     def _insert(self, given: Sequence[tuple[Event, int | None]]) -> int:
-        columns = [list(column) for column in zip(*(_row(event, sequence) for event, sequence in given), strict=True)]
+        columns = [list(column) for column in zip(*(row_of(event, sequence) for event, sequence in given), strict=True)]
         with self._transaction("write") as rows:
-            new: dict[str, int] = dict(rows.connection.execute(_INSERT.encode(), columns).fetchall())
+            new: dict[str, int] = dict(rows.connection.execute(INSERT.encode(), columns).fetchall())
             orders = {event.id: event for event, _ in reversed(given) if type(event.payload) is OrderEvent}
             unseen = [event for event, _ in given if event.id in new and orders.pop(event.id, None) is not None]
             if unseen:
                 journal.write(rows, unseen)
             rows.connection.execute("UPDATE store SET used_bytes = used_bytes + %s", (sum(new.values()),))
+        self._kept = max(self._kept, *(sequence or 0 for event, sequence in given if event.id in new), 0)
         return len(new)
 
     def _prune(self, keeper: Keeper, now_ns: int, written: int) -> None:
@@ -325,57 +303,3 @@ class PostgresEventStore:
             connection, self._connection = self._connection, None
             if connection is not None:
                 connection.close()
-
-
-def lookup_query(column: str) -> str:
-    """Return the statement that finds events by an indexed column, first to last."""
-    some = f" AND {column} <> ''" if column == "causation_id" else ""  # as its index has it, or that is not used
-    return f"SELECT {_COLUMNS} FROM events WHERE {column} = %s{some} ORDER BY position LIMIT %s"  # noqa: S608  # columns only
-
-
-def prefix_query(column: str) -> str:
-    """Return the statement that finds the first event of each id between two, by an indexed column."""
-    return (
-        f"SELECT {_COLUMNS} FROM events WHERE position IN (SELECT min(position) FROM events "  # noqa: S608  # columns only
-        f"WHERE {column} >= %s AND {column} < %s GROUP BY {column} ORDER BY {column} LIMIT %s)"
-    )
-
-
-def replay_query(types: int) -> str:
-    """Return the statement that reads one page of so many types; of all, when it is as many as there are.
-
-    The types are merged, each from its index: nothing is sorted, and no other type is read.
-    """
-    span = "position > %s AND position <= %s"
-    if types == len(CATALOGUE):
-        return f"SELECT {_COLUMNS} FROM events WHERE {span} ORDER BY position LIMIT %s"  # noqa: S608  # constants
-    one = f"SELECT {_COLUMNS} FROM events WHERE type = %s AND {span}"  # noqa: S608  # constants only
-    return f"{' UNION ALL '.join([one] * types)} ORDER BY position LIMIT %s"
-
-
-def _row(event: Event, sequence: int | None) -> tuple[Any, ...]:
-    payload = event.payload
-    order = payload if type(payload) is OrderEvent else None
-    trace = trace_id(event.correlation_id or event.id)
-    try:
-        body = to_wire(event)
-    except ValueError as e:  # text that is not Unicode, for example half of a surrogate pair
-        raise StoreError(f"the event {event.type} {event.id!r} cannot be written to the event store: {e}") from e
-    ids = len(event.id) + len(event.correlation_id) + len(event.causation_id)
-    return (
-        sequence,
-        event.id,
-        event.type,
-        event.key,
-        as_text(event.correlation_id),
-        None if trace == event.correlation_id else trace,
-        as_text(event.causation_id),
-        as_text(event.source),
-        event.timestamp_ns,
-        None if order is None else as_id(order.order_id),
-        None if order is None or not order.trade_id else as_id(order.trade_id),
-        event.type in SHORT_LIVED,
-        event.created_ns,
-        len(body) + 2 * ids + ROW_BYTES,
-        body,
-    )
