@@ -112,6 +112,9 @@
 {{- if not $nats.external.url -}}
 {{- fail "nats.enabled is false: set nats.external.url to the address of the server, for example nats://nats.nats.svc:4222" -}}
 {{- end -}}
+{{- if regexMatch "://[^/,]*@" $nats.external.url -}}
+{{- fail "nats.external.url holds a user or password, and is kept in a ConfigMap: take it out, and set nats.external.auth and nats.external.existingSecret" -}}
+{{- end -}}
 {{- if and (ne $nats.external.auth "none") (not $nats.external.existingSecret) -}}
 {{- fail (printf "nats.external.auth is %s: set nats.external.existingSecret to the Secret with what each user authenticates with" $nats.external.auth) -}}
 {{- end -}}
@@ -158,6 +161,9 @@
 
 {{- /* The address of the collector is opened in the network and looked at by the test: it is known to the chart alone. */ -}}
 {{- define "botplatform.validateTracing" -}}
+{{- if regexMatch "://[^/]*@" .Values.tracing.endpoint -}}
+{{- fail "tracing.endpoint holds a user or password, which everybody reads who sees a pod: take it out, and give OTEL_EXPORTER_OTLP_HEADERS from a Secret by defaults.extraEnvFrom" -}}
+{{- end -}}
 {{- $tracing := .Values.config.tracing | default dict -}}
 {{- if $tracing.endpoint -}}
 {{- fail "config.tracing.endpoint is made by the chart: set tracing.endpoint to the address of the collector" -}}
