@@ -17,9 +17,10 @@ from botplatform.core.events import Event, MarketEvent, to_wire
 from botplatform.core.seam import Clock, SystemClock
 from botplatform.exchanges.exchange import ExchangeReport
 from botplatform.exchanges.remote_paper import RemotePaperExchange
-from botplatform.exchanges.venue_service import Book, BookedVenue, VenueService, VenueSpans
+from botplatform.exchanges.venue_service import Book, BookedVenue, VenueService
 from botplatform.settings import ExchangeSettings, NatsSettings
 from botplatform.settings_venue import VenueSettings
+from botplatform.telemetry.serving import VenueSpans
 from botplatform.telemetry.spans import Span
 from botplatform.trading.instruments import Instruments
 
@@ -80,7 +81,7 @@ async def serve(
         venue = BookedVenue(opened, exchange, Instruments(), ("BTCUSDT", "ETHUSDT"))
         told: list[Span] = []
         spans = VenueSpans(told.append, clock, name="paper", account_id="paper")
-        service = VenueService(venue, VenueSettings(**settings), dial, clock, spans=spans)
+        service = VenueService(venue, VenueSettings(**settings), dial, clock, traces=spans)
         serving = asyncio.create_task(service.run())
         await service.ready.wait()
         async with await dial() as market:

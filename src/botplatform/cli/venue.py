@@ -16,13 +16,13 @@ from botplatform.bus.jetstream.connection import Connection, connect_nats
 from botplatform.cli.invocation import invocation_of
 from botplatform.cli.waiting import Wait, wait_for_server
 from botplatform.core.seam import Clock, SystemClock, random_id
-from botplatform.exchanges.venue_service import Book, BookedVenue, VenueService, VenueSpans
+from botplatform.exchanges.venue_service import Book, BookedVenue, VenueService
 from botplatform.exchanges.venue_service.crash import CrashPoint
 from botplatform.exchanges.venue_service.link import NatsLink
-from botplatform.exchanges.venue_service.traced import SERVICE
 from botplatform.runtime.health import HealthState, serve_health
 from botplatform.settings import Settings
 from botplatform.telemetry.logs import announce, configure_logging
+from botplatform.telemetry.serving import VenueSpans
 from botplatform.telemetry.setup_tracing import open_tracing
 from botplatform.trading.instruments import Instruments
 
@@ -30,7 +30,7 @@ __all__ = ["venue"]
 
 SECOND_SIGNAL_EXIT = 3
 VENUE = "venue"
-"""Name of its connection, after the role whose permissions it needs."""
+"""Name of its connection, after the role whose permissions it needs, and of its service in traces."""
 
 
 def venue(
@@ -92,7 +92,7 @@ async def _serve(settings: Settings, wait_s: float) -> None:
         book = stack.enter_context(kept)
         instruments = Instruments(settings.instruments)
         booked = BookedVenue(book, settings.exchange, instruments, settings.symbols, crash)
-        service = VenueService(booked, chosen, dial, clock, crash, spans=spans)
+        service = VenueService(booked, chosen, dial, clock, crash, traces=spans)
         async with serve_health(settings.health, HealthState(refresh=refresh)):
             serving = asyncio.create_task(_until_signal(service))
             waits = [serving, asyncio.ensure_future(service.ready.wait())]
@@ -106,7 +106,7 @@ async def _serve(settings: Settings, wait_s: float) -> None:
 def _spans(settings: Settings, clock: Clock, stack: AsyncExitStack) -> VenueSpans | None:
     """Trace the requests of traced calls until the stack ends; None where nobody asked for traces."""
     opened = open_tracing(
-        settings.tracing, os.environ, clock, engines=(SERVICE,), running=(SERVICE,), instance=random_id()[:12]
+        settings.tracing, os.environ, clock, engines=(VENUE,), running=(VENUE,), instance=random_id()[:12]
     )
     if opened is None:
         return None

@@ -4,6 +4,5 @@ from botplatform.exchanges.venue_service.book import Book
 from botplatform.exchanges.venue_service.booked import BookedVenue
 from botplatform.exchanges.venue_service.link import Dial, NatsLink
 from botplatform.exchanges.venue_service.service import VenueService
-from botplatform.exchanges.venue_service.traced import VenueSpans
 
-__all__ = ["Book", "BookedVenue", "Dial", "NatsLink", "VenueService", "VenueSpans"]
+__all__ = ["Book", "BookedVenue", "Dial", "NatsLink", "VenueService"]

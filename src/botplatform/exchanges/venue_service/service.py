@@ -24,7 +24,7 @@ from botplatform.exchanges.venue_service.crash import CrashPoint
 from botplatform.exchanges.venue_service.faults import NO_FAULT, Fault, Faults
 from botplatform.exchanges.venue_service.link import Dial, NatsLink
 from botplatform.exchanges.venue_service.protocol import Ask, Code, Numbered, Subjects, Verb, decode, encode
-from botplatform.exchanges.venue_service.traced import VenueSpans
+from botplatform.exchanges.venue_service.traced import Traces, tell
 from botplatform.settings_venue import VenueSettings
 
 __all__ = ["MARKET", "VenueService"]
@@ -52,16 +52,16 @@ class VenueService:
         clock: Clock,
         crash: CrashPoint | None = None,
         *,
-        spans: VenueSpans | None = None,
+        traces: Traces | None = None,
     ) -> None:
-        """Take the venue and how to reach NATS; `spans` traces the requests of traced calls."""
+        """Take the venue and how to reach NATS; `traces` traces the requests of traced calls."""
         self._venue = venue
         self._settings = settings
         self._dial = dial
         self._clock = clock
         self._crash = crash or CrashPoint()
         self._answers = Answers(venue, clock)
-        self._spans = spans
+        self._traces = traces
         self._faults = Faults(settings)
         self._subjects = Subjects(venue.book.name, venue.book.account_id)
         self._faulty = (*FAULTY, *ASKED) if settings.fault_queries else FAULTY
@@ -186,12 +186,13 @@ class VenueService:
             await self._serve(verb, ask, message.reply, fault)
 
     async def _serve(self, verb: Verb, ask: Ask, reply: str, fault: Fault) -> None:
-        served = None if self._spans is None else self._spans.served(verb, ask, fault)
-        if served is None:
+        traces = self._traces if ask.traceparent else None
+        serving = traces.serving(verb.value, ask.request_id, ask.traceparent) if traces is not None else None
+        if serving is None:
             await self._do(verb, ask, reply, fault)
             return
-        with served:
-            served.answered(await self._do(verb, ask, reply, fault))
+        with serving as told:
+            tell(told, fault, await self._do(verb, ask, reply, fault))
 
     async def _do(self, verb: Verb, ask: Ask, reply: str, fault: Fault) -> bytes | None:
         """Do what is asked and send the answer; return it, None where there is none."""
