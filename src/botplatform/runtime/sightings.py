@@ -13,7 +13,7 @@ __all__ = ["Sighting", "Sightings", "Sign"]
 
 LONGEST_STEP: Final = 3
 """A look counts at most so much of the lease as silence, as a divisor: a pause of the observer is not one of others."""
-BEHIND: Final = 8
+BEHIND: Final = 4
 """A key that nobody here has ever seen change is old when so many changes of each other key came after it."""
 
 
