@@ -166,6 +166,7 @@ async def test_the_metrics_are_prometheus_text(port: int, state: HealthState) ->
     meter = state.engines[0].meter
     assert meter is not None
     meter.handled(order("order.denied", reason_code="HALTED"), 0)
+    state.engines.append(EngineStatus("monitoring", meter=EngineMeter("monitoring", SimulatedClock(START_NS))))
     status, body, headers = await ask(port, "/metrics", Accept="text/plain;version=0.0.4")
     assert status == 200
     assert headers["Content-Type"].startswith("text/plain")
@@ -185,6 +186,7 @@ async def test_the_metrics_are_prometheus_text(port: int, state: HealthState) ->
         ("botplatform_unreconciled_partitions", "signals"): 2,
         ("botplatform_store_refuses", "signals"): 1,
         ("botplatform_denied_orders_total", "signals", "HALTED"): 1,
+        ("botplatform_denied_orders_total", "monitoring", "HALTED"): 0,
         ("botplatform_owned_partitions", "signals"): 2,
         ("botplatform_owned_partitions", "storage"): 0,
         ("botplatform_publish_in_flight",): 2,

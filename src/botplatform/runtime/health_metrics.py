@@ -17,6 +17,7 @@ from botplatform.core.events import OrderStatus, TradingState
 from botplatform.core.trace_id import trace_id
 from botplatform.telemetry.metrics import LATENCY_S, PROCESSING_S, Histogram
 from botplatform.telemetry.metrics_catalogue import CATALOGUE, MAX_SYMBOLS, Family, family_of
+from botplatform.trading.reasons import Reason
 
 if TYPE_CHECKING:
     from botplatform.runtime.facts import AccountFacts, LogFacts
@@ -26,6 +27,8 @@ __all__ = ["StateCollector", "Taken", "new_registry"]
 
 _PORTFOLIO: Final = "portfolio"
 _EXECUTION: Final = "execution"
+_MONITORING: Final = "monitoring"
+"""The engine that hears of every event."""
 _BOUNDS: Final[Mapping[str, tuple[str, ...]]] = {
     "processing_seconds": tuple(f"{bound}" for bound in PROCESSING_S),
     "event_latency_seconds": tuple(f"{bound}" for bound in LATENCY_S),
@@ -146,7 +149,8 @@ class _Scrape:
         self._set("redeliveries_total", meter.redelivered, name)
         self._set("dead_letters_total", meter.dead_letters, name)
         self._set("clock_skew_events_total", meter.skewed, name)
-        for reason, count in sorted(meter.denied.items()):
+        known = dict.fromkeys(map(str, Reason), 0) if name == _MONITORING else {}
+        for reason, count in sorted((known | meter.denied).items()):  # from 0 on, or the first would be no increase
             self._set("denied_orders_total", count, name, reason)
         for kind, count in sorted(meter.published.items()):
             self._set("events_out_total", count, name, kind)
