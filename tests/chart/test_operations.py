@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 ROOT = Path(__file__).parents[2]
 CHART = ROOT / "charts" / "botplatform"
@@ -28,6 +29,14 @@ def test_no_upgrade_leaves_to_helm_which_values_it_keeps(page: str) -> None:
     for words in found:
         if words[1] == "upgrade":
             assert {"--reset-values", "--reset-then-reuse-values"} & set(words), shlex.join(words)
+
+
+@pytest.mark.parametrize("page", [PAGES[0], PAGES[2]])
+def test_the_values_that_are_shown_are_taken(helm: Any, page: str) -> None:
+    for block in re.findall(r"^```yaml\n(.*?)^```", (ROOT / page).read_text(), re.MULTILINE | re.DOTALL):
+        values = yaml.safe_load(block)
+        if values.keys() <= yaml.safe_load((CHART / "values.yaml").read_text()).keys():
+            assert helm.render(values).of("Deployment")
 
 
 def rendered(helm: Any, words: list[str]) -> Any:

@@ -277,6 +277,7 @@ def test_each_wrong_value_is_refused_with_its_place(helm: Any) -> None:
         ({"engines": {"market-data": {"autoscaling": {"minReplicas": 4}}}}, r"market-data has more .* 3 shares"),
         ({"tracing": {"endpoint": "http://me:secret@a:4318"}}, r"tracing\.endpoint holds a user or password"),
         ({"nats": {"enabled": False, "external": {"url": "nats://a:1,tls://me@b:2"}}}, r"external\.url holds a user"),
+        ({"config": {"exchange": {"kind": "a.b:C"}}}, r"exchange\.kind is a\.b:C, but config\.feed\.kind is synthetic"),
         ({"nats": {"maxFileStore": "9G"}}, r"nats\.maxFileStore is 9G, but nats\.persistence\.size is 8Gi"),
         ({"venue": {"serviceAccount": {"name": "mine"}}}, r"venue\.serviceAccount\.name is mine"),
     ],

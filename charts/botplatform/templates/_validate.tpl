@@ -64,6 +64,10 @@
 {{- if and (eq $kind "paper_venue") (not $venue.enabled) -}}
 {{- fail "config.exchange.kind is paper_venue, but venue.enabled is false: nobody would answer orders; set config.exchange.kind to your exchange" -}}
 {{- end -}}
+{{- $market := include "botplatform.merged" (dict "root" . "component" "market-data" "settings" (get .Values.engines "market-data")) | fromYaml -}}
+{{- if and (not (hasPrefix "paper" $kind)) (hasKey .Values.engines "market-data") $market.enabled (eq (($config.feed | default dict).kind | default "synthetic") "synthetic") -}}
+{{- fail (printf "config.exchange.kind is %s, but config.feed.kind is synthetic: orders at a real venue would follow made-up prices; set engines.market-data.enabled to false and publish market.snapshot from a feed of your own, as the NATS user market_data" $kind) -}}
+{{- end -}}
 {{- end -}}
 
 {{- /* A size as Kubernetes or the NATS server reads it, in bytes. */ -}}
