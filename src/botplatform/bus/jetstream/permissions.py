@@ -67,7 +67,7 @@ ENGINE: Final = (
     Need("$JS.API.CONSUMER.MSG.NEXT.{stream}.{consumer}", "pulling"),
     Need("$JS.ACK.{stream}.{consumer}.>", "acknowledging"),
     Need("$JS.ACK.*.*.{stream}.{consumer}.>", "acknowledging, in the newer form"),
-    Need("$JS.API.STREAM.MSG.GET.KV_meta", "the id of the log"),
+    Need("$JS.API.STREAM.MSG.GET.KV_meta", "the id of the log, and how far it was trimmed"),
     Need("$JS.API.STREAM.MSG.GET.KV_trading", "the trading state"),
     Need("$JS.API.STREAM.MSG.GET.KV_checkpoints", "checkpoints"),
     Need("$KV.checkpoints.{consumer}", "its own checkpoints"),
@@ -116,7 +116,7 @@ EXTRA: Final[Mapping[str, tuple[Need, ...]]] = {
 ROLES: Final[Mapping[str, tuple[Need, ...]]] = {
     "setup": (
         Need("$JS.API.>", "creating streams and consumers, and purging old ticks"),
-        Need("$KV.meta.*", "the id of the log"),
+        Need("$KV.meta.*", "the id of the log, and how far it was trimmed"),
         Need("$JS.SNAPSHOT.ACK.>", "backing up streams, with the nats CLI"),
         Need("$JS.SNAPSHOT.RESTORE.>", "restoring them"),
         Need("", "answers", subscribe="{inbox}.>"),
