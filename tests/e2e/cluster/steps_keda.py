@@ -11,17 +11,29 @@ from steps import PATIENCE_S, TRADERS, Run, files, install, market, orders, rest
 
 PARTITIONS = 16
 VALUES = """
-autoscaling: {kind: keda}
+autoscaling:
+  kind: keda
+  # Calm for as long as can be waited for.
+  behavior: {scaleDown: {stabilizationWindowSeconds: 30, policies: [{type: Pods, value: 2, periodSeconds: 15}]}}
 config: {feed: {rate: 2}}
 engines:
   signals:
     # Slow on purpose, so that a small load leaves a lag.
-    resources: {requests: {cpu: 60m}, limits: {cpu: 100m}}
+    resources: {requests: {cpu: 60m}, limits: {cpu: 70m}}
 """
 
 
 def scalers(run: Run) -> str:
-    """Look at the ScaledObjects: all ready, none on its fallback, none above its partitions."""
+    """Look at the ScaledObjects: all ready, one replica each, none that may go above its partitions."""
+    said = all_scaled(run)
+    replicas = {each: run.release.replicas(each) for each in TRADERS}
+    if any(each != 1 for each in replicas.values()):
+        raise StepFailed(f"the install has scaled itself: {replicas}")
+    return said
+
+
+def all_scaled(run: Run) -> str:
+    """Wait until all ScaledObjects are ready, and say what KEDA has made of them."""
     found = run.release.get("scaledobjects")
     wait_for("the ScaledObjects to be ready", 120, lambda: all(is_(each, "Ready") for each in scaled(run)))
     components = sorted(each["metadata"]["labels"]["app.kubernetes.io/component"] for each in found)
@@ -67,7 +79,7 @@ def lag(run: Run) -> str:
     back = wait_for("signals to have one replica again", PATIENCE_S * 2, lambda: len(run.release.pods("signals")) == 1)
     rate = run.choices.load_rate * run.choices.symbols
     return (
-        f"{rate:.0f} snapshots/s of {run.choices.symbols} symbols, signals limited to 100 m of CPU: a lag of {highest:,} at "
+        f"{rate:.0f} snapshots/s of {run.choices.symbols} symbols, signals limited to 70 m of CPU: a lag of {highest:,} at "
         f"most; several replicas {started + several:.0f} s after the change, {most} at most; one again {back:.0f} s after"
     )
 
@@ -107,7 +119,7 @@ def there_and_back(run: Run) -> str:
             raise StepFailed("there are ScaledObjects left")
         back = run.deploy(0, *chosen)
     wait_for("HPAs of KEDA's", 60, lambda: owners(run) == {"keda-operator"})
-    return f"{forth:.0f} s to HPAs, {back:.0f} s back; {scalers(run)}"
+    return f"{forth:.0f} s to HPAs, {back:.0f} s back; {all_scaled(run)}"
 
 
 def owners(run: Run) -> set[str]:

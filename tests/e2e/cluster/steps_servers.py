@@ -97,8 +97,10 @@ def again(run: Run) -> str:
 
 
 def streams(run: Run) -> dict[str, dict[str, Any]]:
-    """Return what the servers tell about every stream, those of the buckets too."""
+    """Return what the servers tell about every stream, those of the buckets too; each has to have somebody who tells."""
     found = asked(run.release, run.server, "$JS.API.STREAM.LIST", user="setup")
+    if found.get("missing"):
+        raise StepFailed(f"nobody tells of {', '.join(found['missing'])}")
     return {each["config"]["name"]: each for each in found["streams"]}
 
 
