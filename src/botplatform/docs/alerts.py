@@ -77,7 +77,8 @@ ALERTS: Final = (
         f' or sum by (engine) (botplatform_owned_partitions{{engine=~"{_ALONE}"}}) < 1',
         "Nobody handles a part of {{ $labels.engine }}'s events, or all of them.",
         "`kubectl get pods`: is there one of this engine, is it ready, and what does its log say? A dead owner's share goes "
-        "to the next one within `config.bus.lease_s`; with none left, positions of these symbols are not looked after.",
+        "to the next one within `config.bus.lease_s`; with none left, positions of these symbols are not looked after. All engines at "
+        "once: Prometheus does not reach the pods; is `networkPolicy.prometheusNamespace` its own?",
         each_engine='absent(botplatform_owned_partitions{engine="${engine}"})',
     ),
     Alert(
