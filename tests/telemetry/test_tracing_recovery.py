@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Sequence
 from typing import Any
 
 from botplatform.bus.memory import InMemoryLog
 from botplatform.core.event_bus import Delivery
-from botplatform.core.events import Event, Severity, SystemEvent
+from botplatform.core.events import Event, Severity, StateEvent, SystemEvent
 from botplatform.core.seam import SystemClock
 from botplatform.engines.portfolio import PortfolioEngine
 from botplatform.errors import BusError
@@ -38,6 +38,16 @@ async def read(*events: Event) -> AsyncIterator[Delivery]:
 def warning(event_id: str, cause: str, source: str = "portfolio") -> Event:
     payload = SystemEvent(source, "a test", Severity.WARNING)
     return Event("system.warning", payload, source, timestamp_ns=10**18, id=event_id, causation_id=cause)
+
+
+def state(cause: Event) -> Event:
+    """Return what portfolio makes of a fill."""
+    payload = StateEvent()
+    chain, at = cause.correlation_id, cause.timestamp_ns
+    return Event(
+        *("state.updated", payload, "portfolio"), timestamp_ns=at, created_ns=at, id="5" * 32, causation_id=cause.id,
+        correlation_id=chain,
+    )  # fmt: skip
 
 
 async def test_events_that_are_their_own_cause_are_read_once() -> None:
@@ -72,9 +82,14 @@ class Died:
 
 
 class Unreadable(InMemoryLog):
-    """A log that fails, or never answers, who reads what is traced."""
+    """A log that fails, or never answers, who reads what is traced; it answers late with something to `say`."""
 
     hangs = False
+    say: Sequence[Event] = ()
+
+    def __init__(self, *given: Any) -> None:
+        super().__init__(*given)
+        self.may_answer = asyncio.Event()
 
     def replay(self, patterns: Iterable[str], **given: Any) -> AsyncIterator[Delivery]:
         patterns = list(patterns)
@@ -86,9 +101,11 @@ class Unreadable(InMemoryLog):
 
     async def _refuse(self) -> AsyncIterator[Delivery]:
         if self.hangs:
-            await asyncio.Event().wait()
-        raise BusError("the log did not answer")
-        yield  # pragma: no cover  # makes it a generator
+            await self.may_answer.wait()
+        if not self.say:
+            raise BusError("the log did not answer")
+        for sequence, event in enumerate(self.say, 1):
+            yield Delivery(event, sequence)
 
 
 async def test_a_partition_begins_though_the_log_fails_who_makes_spans_again(monkeypatch: Any) -> None:
@@ -106,3 +123,25 @@ async def test_a_partition_begins_though_the_log_fails_who_makes_spans_again(mon
             await made.stop()
         assert made.events_in == 1
         await log.close()
+
+
+async def test_spans_are_made_again_though_the_log_answers_when_the_partition_works_already(monkeypatch: Any) -> None:
+    monkeypatch.setattr(worker_module, "TRACE_AGAIN_S", 0.01)
+    log = Unreadable({"portfolio": PortfolioEngine.listens})
+    filled = order("order.filled", cause=market())
+    log.hangs, log.say = True, [filled, state(filled)]
+    told: list[Span] = []
+    made = EngineWorker(lambda: PortfolioEngine(PortfolioSettings()), log, SystemClock(), MemoryCheckpoints())
+    made.tracing = tracing(told)
+    made.place(None, Died())
+    async with asyncio.timeout(PATIENCE_S):
+        await made.start()
+        await log.publish(market())
+        await log.wait_settled()
+        assert (made.events_in, told) == (1, [])
+        log.may_answer.set()
+        while not told:  # noqa: ASYNC110  # the list of spans has no event to wait for
+            await asyncio.sleep(0.001)
+        await made.stop()
+    assert "publish state.updated" in {span.name for span in told}
+    await log.close()

@@ -15,6 +15,7 @@ from botplatform.core.event_bus import Conflation, Delivery, DurableEventBus, Ri
 from botplatform.core.events import Event, SystemEvent
 from botplatform.core.log_scope import LogScope
 from botplatform.core.seam import Clock, derive_id
+from botplatform.core.tasks import end
 from botplatform.errors import BusError, Fenced, LogTrimmed, StateError
 from botplatform.runtime.checkpoint import Checkpoint, Checkpoints, needed_behind
 from botplatform.runtime.crash_points import crash_point
@@ -31,6 +32,8 @@ __all__ = ["EngineWorker"]
 FENCED_WAIT_S: Final = 10.0
 TRACE_AGAIN_S: Final = 0.5
 """Seconds that a partition may stay idle so that the spans of its dead owner are made again."""
+TRACE_AGAIN_WITHIN_S: Final = 10.0
+"""Seconds that this may take while the partition works."""
 logger = logging.getLogger(__name__)
 
 
@@ -84,6 +87,7 @@ class EngineWorker(PoisonHandling):
         self._ending = False
         self._in_hand = False
         self._saving: asyncio.Task[None] | None = None
+        self._again: asyncio.Task[None] | None = None
 
     @property
     def checkpoint_age_s(self) -> float:
@@ -116,7 +120,8 @@ class EngineWorker(PoisonHandling):
         crash_point("takeover.before")
         self._caught_up_at = await self._bus.last_sequence()
         if self.tracing is not None and getattr(self._right, "after_death", False):
-            await self._trace_again(self.tracing)  # before anything can come of what the dead owner did
+            self._again = asyncio.create_task(self._trace_again(self.tracing), name=f"{self.slot}-spans")
+            await asyncio.wait({self._again}, timeout=TRACE_AGAIN_S)  # at best before anything comes of what is there
         await self._read_own_outputs()
         await self._read_letters()
         await self._finish_settling()
@@ -189,6 +194,7 @@ class EngineWorker(PoisonHandling):
     async def stop(self) -> None:
         """Finish the event in hand, then save the state."""
         self._ending = True
+        await end(self._again)
         await self._stop_watching()
         await self._bus.detach(self.slot)
         await self._stop_watching()
@@ -198,6 +204,7 @@ class EngineWorker(PoisonHandling):
     async def abandon(self) -> None:
         """Stop at once and save nothing: somebody else has the partition."""
         self._ending = True
+        await end(self._again)
         await self._abandon_watching()
         await self._bus.detach(self.slot, abandon=True)
         await self._abandon_watching()
@@ -231,7 +238,7 @@ class EngineWorker(PoisonHandling):
         after, until = max(0, self._caught_up_at - LOOK_BACK), self._caught_up_at
         log = self._bus.replay(kinds, after=after, until=until, partition=self.partition)
         try:
-            async with asyncio.timeout(TRACE_AGAIN_S):
+            async with asyncio.timeout(TRACE_AGAIN_WITHIN_S):
                 await tracing.recovery.recover(self._traced_at, self.sources(), self.sequence, log)
         except Exception as e:  # noqa: BLE001  # TimeoutError, BusError, or a mistake: spans are missing, and no event
             logger.warning("%s: the spans of the owner before are not made again: %s", self.slot, e or type(e).__name__)
