@@ -184,20 +184,21 @@ def promtool(*arguments: str, folder: Path) -> str:
     return done.stdout
 
 
-def write_rules(folder: Path) -> None:
-    rules = [
+def write_rules(folder: Path, *, annotated: bool = False) -> None:
+    rules: list[Object] = [
         {
             "alert": each.name,
             "expr": filled_in(each, ENGINES, scope=LABELS, **LIMITS),
             "for": "2m" if each.lasts == "${unknownFor}" else each.lasts,
+            "annotations": {"summary": each.summary, "description": each.todo} if annotated else {},
         }
         for each in ALERTS
     ]
     (folder / "rules.yaml").write_text(yaml.safe_dump({"groups": [{"name": "all", "rules": rules}]}))
 
 
-def test_prometheus_takes_the_rules(tmp_path: Path) -> None:
-    write_rules(tmp_path)
+def test_prometheus_takes_the_rules_and_what_they_say(tmp_path: Path) -> None:
+    write_rules(tmp_path, annotated=True)
     assert f"{len(ALERTS)} rules found" in promtool("check", "rules", "rules.yaml", folder=tmp_path)
 
 
