@@ -68,7 +68,7 @@ CONTAINER_SECURITY: Final = {
 class Fallback(Values):
     """What KEDA does while an engine cannot be asked."""
 
-    failure_threshold: Annotated[int, Field(ge=1)] = 3
+    failure_threshold: Annotated[int, Field(ge=1)] = 6
     """Failures in a row."""
     replicas: Annotated[int, Field(ge=1, le=256)] = 2
     """Replicas then."""
