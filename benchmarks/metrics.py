@@ -31,7 +31,7 @@ SYMBOLS = [f"SYM{number}USDT" for number in range(16)]
 class Nothing(EngineMeter):
     """Counts nothing."""
 
-    def handled(self, event: Event, begun_ns: int) -> None:
+    def handled(self, event: Event, begun_ns: int, *, traced: bool = False) -> None:
         """Do nothing."""
 
     def sent(self, events: Iterable[Event]) -> None:
@@ -52,7 +52,7 @@ class Library(EngineMeter):
         self._children: dict[str, tuple[Counter, Histogram, Histogram]] = {}
         self._sent: dict[str, Counter] = {}
 
-    def handled(self, event: Event, begun_ns: int) -> None:
+    def handled(self, event: Event, begun_ns: int, *, traced: bool = False) -> None:  # noqa: ARG002  # as its base has it
         """Count an event."""
         found = self._children.get(event.type)
         if found is None:
