@@ -318,7 +318,9 @@ class Settings(BaseSettings):
             if name not in self.notifications.channels:
                 raise ValueError(f"notifications.recipients.{index} is {name}, which is not in notifications.channels")
         if self.storage.url is not None and "path" in self.storage.model_fields_set:
-            raise ValueError("storage.url is set, and storage.path too: the store is in one place, leave one of them out")
+            raise ValueError(
+                "storage.url is set, and storage.path too: the store is in one place, leave one of them out"
+            )
         for key, patterns in (("storage.events", self.storage.events), ("log.events", self.log.events)):
             for index, pattern in enumerate(patterns):
                 _check_pattern(f"{key}.{index}", pattern)
