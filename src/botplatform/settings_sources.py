@@ -131,7 +131,11 @@ def _sentence(error: ValidationError, gathered: Gathered) -> str:
         text = f"{_dotted(key)} is missing: it has to be given"
     else:
         # A whole section is not shown: a part of it may be secret.
-        value = "wrong" if isinstance(first["input"], Mapping) or is_secret(gathered.model, key) else f"{_shown(first['input'])}"
+        value = (
+            "wrong"
+            if isinstance(first["input"], Mapping) or is_secret(gathered.model, key)
+            else f"{_shown(first['input'])}"
+        )
         text = f"{_dotted(key)} is {value}: {message[:1].lower()}{message[1:]}"
     more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
     return f"{gathered.place_of(key)}: {text}{more}"

@@ -187,7 +187,7 @@ async def test_a_venue_that_cannot_be_compared_with_keeps_trading_refused_and_sa
     assert asked >= ATTEMPTS
     await bench.decide(age_s=3.5)
     (denied,) = await bench.wait_for("order.denied")
-    assert denied.reason_code == "NOT_RECONCILED"
+    assert denied.reason_code == "STALE_DECISION"
     assert "far has not said what became of earlier orders before the decision was 5 s old" in denied.reason_text
     assert bench.venue.received == []
     bench.venue.fetch_positions = positions
@@ -205,9 +205,10 @@ async def test_what_filled_while_the_connection_was_lost_is_there_before_the_nex
     bench.connection_changed(False)
     bench.venue.pushes = False
     bench.venue.price = 94.0
-    await bench.decide(intent(size="0.5"), age_s=3.5)
+    await bench.decide(intent(size="0.5"))
     (denied,) = await bench.wait_for("order.denied")
-    assert denied.reason_code == "NOT_RECONCILED"
+    assert denied.reason_code == "STALE_DECISION"
+    assert denied.reason_text == "decided while far was asked for what became of earlier orders"
     async with asyncio.timeout(PATIENCE_S):
         while not bench.venue.behind.positions():  # noqa: ASYNC110  # the venue tells nobody
             await asyncio.sleep(0.01)
@@ -309,7 +310,7 @@ async def test_a_decision_from_before_the_start_waits_for_the_comparison_and_is_
     assert bench.of("order.denied") == []
 
 
-async def test_decisions_made_while_it_is_compared_are_held_in_order_and_sent_when_that_ends(bench: Bench) -> None:
+async def test_decisions_made_before_it_is_compared_are_held_in_order_and_sent_when_that_ends(bench: Bench) -> None:
     slow = asyncio.Event()
     open_orders = bench.venue.fetch_open_orders
 
@@ -321,7 +322,7 @@ async def test_decisions_made_while_it_is_compared_are_held_in_order_and_sent_wh
     bench.make_worker()
     await bench.start()
     for size in ("3", "2", "1"):
-        await bench.decide(intent(size=size, order_type="LIMIT", limit_price="95"))
+        await bench.decide(intent(size=size, order_type="LIMIT", limit_price="95"), age_s=1)
     await bench.wait_for("order.submitted", 3)
     await asyncio.sleep(0.05)
     assert (bench.venue.received, bench.worker.reconciler.done) == ([], False)
@@ -342,7 +343,7 @@ async def test_what_waits_here_to_be_sent_is_not_taken_for_an_order_that_never_g
     bench.venue.fetch_open_orders = wait
     bench.make_worker()
     await bench.start()
-    await bench.decide()
+    await bench.decide(age_s=1)
     await bench.wait_for("order.submitted")
     allowed = asyncio.Event()
 
@@ -360,6 +361,33 @@ async def test_what_waits_here_to_be_sent_is_not_taken_for_an_order_that_never_g
     assert bench.of("order.rejected") == []
 
 
+async def test_what_is_decided_while_the_venue_is_asked_is_denied_also_when_it_is_looked_at_later(bench: Bench) -> None:
+    """TRADING.md, rule 25: what was decided meanwhile was decided without knowing what became of earlier orders."""
+    asked, slow = asyncio.Event(), asyncio.Event()
+    open_orders = bench.venue.fetch_open_orders
+
+    async def wait(symbol: str | None = None) -> Any:
+        asked.set()
+        await slow.wait()
+        return await open_orders(symbol)
+
+    bench.venue.fetch_open_orders = wait
+    bench.make_worker()
+    await bench.start()
+    await bench.decide(intent(size="1", order_type="LIMIT", limit_price="95"), age_s=1)
+    await asked.wait()
+    await bench.decide(intent(size="2"))
+    await bench.wait_for("order.submitted", 2)
+    assert bench.of("order.denied") == []  # it waits behind the other one
+    slow.set()
+    (denied,) = await bench.wait_for("order.denied")
+    assert denied.reason_code == "STALE_DECISION"
+    assert denied.reason_text == "decided while far was asked for what became of earlier orders"
+    await bench.decide(intent(size="3", order_type="LIMIT", limit_price="95"))
+    await bench.wait_for("order.accepted", 2)
+    assert [request.quantity for request in bench.venue.received] == [Decimal(1), Decimal(3)]
+
+
 async def test_what_gets_too_old_while_the_venue_is_asked_is_denied_and_what_came_later_is_sent(bench: Bench) -> None:
     slow = asyncio.Event()
     open_orders = bench.venue.fetch_open_orders
@@ -373,9 +401,11 @@ async def test_what_gets_too_old_while_the_venue_is_asked_is_denied_and_what_cam
     await bench.start()
     await bench.decide(intent(size="3"), age_s=6)
     await bench.decide(intent(size="2"), age_s=3.5)
-    await bench.decide(intent(size="1"))
-    stale, late = await bench.wait_for("order.denied", 2)
-    assert (stale.reason_code, late.reason_code) == ("STALE_DECISION", "NOT_RECONCILED")
+    await bench.decide(intent(size="1"), age_s=0.5)
+    old, late = await bench.wait_for("order.denied", 2)
+    assert {old.reason_code, late.reason_code} == {"STALE_DECISION"}
+    assert "has not said" not in old.reason_text
+    assert "has not said" in late.reason_text
     slow.set()
     await bench.holds("1")
     assert [request.quantity for request in bench.venue.received] == [Decimal(1)]
@@ -387,7 +417,7 @@ async def test_a_cancel_does_not_wait_behind_orders_that_are_held(bench: Bench) 
     await bench.decide(intent(size="2", order_type="LIMIT", limit_price="95"))
     await bench.wait_for("order.accepted")
     bench.connection_changed(False)
-    await bench.decide(intent(size="0.5"))
+    await bench.decide(intent(size="0.5"), age_s=1)
     await bench.wait_for("order.submitted", 2)
     resting = bench.of("order.accepted")[0].order_id
     await bench.decide(intent("cancel", order_id=resting))

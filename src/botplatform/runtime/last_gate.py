@@ -32,8 +32,8 @@ class LastGate(NamedTuple):
         """Say why an order must not be sent, and when it was looked at; the trading state is read last.
 
         The time is taken before the right to send is looked at: however long the process is paused afterwards,
-        the request is as old as it is. With `again` the reconciliation itself sends; all others wait for its end,
-        those of one symbol in order, and are denied only when they get too old for that.
+        the request is as old as it is. With `again` the reconciliation itself sends; what was decided before it began
+        waits for its end, in the order of its symbol, as long as it is not too old; what is decided meanwhile is denied.
         """
         while True:
             refused = await self._refusal(order, decided_ns, again=again)
@@ -51,6 +51,6 @@ class LastGate(NamedTuple):
             await right.wait_valid()
         text = None if again else await self.reconciler.refusal(decided_ns, self.max_age_s)
         if text is not None:
-            return Reason.NOT_RECONCILED, text
+            return Reason.STALE_DECISION, text
         trading = await self.trading()
         return refusal(order, trading, self.clock.now_ns() - decided_ns, self.max_age_s)

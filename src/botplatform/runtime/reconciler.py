@@ -90,6 +90,9 @@ class Reconciler:
         self._unsent: dict[str, OrderRecord] = {}
         self._withdrawn: set[str] = set()
         self._began_ns = clock.now_ns()
+        self._asked_ns: int | None = None
+        """Since when the venue has been asked; None before the first time, when it is not yet time to refuse anything."""
+        self._ended_ns = 0
         self._began_monotonic_ns = clock.monotonic_ns()
         self._losses = 0
         self._in_touch = True
@@ -136,17 +139,19 @@ class Reconciler:
         self._losses += 1
         if self.done:
             self._done.clear()
-            self._began_ns = self._clock.now_ns()
+            self._began_ns = self._asked_ns = self._clock.now_ns()
         self._began_monotonic_ns = self._clock.monotonic_ns()
         if in_touch:
             self._wanted.set()
 
     async def refusal(self, decided_ns: int, max_age_s: float) -> str | None:
-        """Hold a decision until the log says what the venue says; say why it must not be executed if it gets too old.
+        """Say why a decision must not be executed: it was made while the venue was compared with the log.
 
-        One that was made meanwhile is held as well: it is as good as one that was made just before. What is too old
-        when it comes is left to whoever looks at its age.
+        One that was made before is held until that ends, in vain if it gets too old meanwhile. What is too old when
+        it comes is left to whoever looks at its age.
         """
+        if self._is_meanwhile(decided_ns):
+            return f"decided while {self._exchange.venue} was asked for what became of earlier orders"
         left_s = max_age_s - (self._clock.now_ns() - decided_ns) / 1e9
         if self.done or not 0 <= left_s <= 2 * max_age_s:  # so old, or so far in the future, that it is refused anyway
             return None
@@ -160,11 +165,18 @@ class Reconciler:
             )
         return None
 
+    def _is_meanwhile(self, decided_ns: int) -> bool:
+        """Tell whether something was decided while the venue was asked, or could not be."""
+        asked_ns = self._asked_ns
+        return asked_ns is not None and asked_ns <= decided_ns and (not self.done or decided_ns < self._ended_ns)
+
     async def run(self) -> None:
         """Reconcile now, and whenever the connection is back."""
         while True:
             await self._wanted.wait()
             self._wanted.clear()
+            if self._asked_ns is None:
+                self._asked_ns = self._clock.now_ns()
             await self._until_done()
 
     async def _until_done(self) -> None:
@@ -209,6 +221,7 @@ class Reconciler:
         now = self._clock.now_ns()
         if told:
             await self._publish([warning_of(action, self._exchange, self._began_ns, now) for action in told])
+        self._ended_ns = now
         self._withdrawn.clear()
         self._traced.clear()
         self.times += 1

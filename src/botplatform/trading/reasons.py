@@ -11,9 +11,7 @@ class Reason(StrEnum):
     """Why not. Each code goes into `reason_code`; `reason_text` says it for the order in hand."""
 
     STALE_DECISION = "STALE_DECISION"
-    """The decision is older than `execution.max_decision_age_s`."""
-    NOT_RECONCILED = "NOT_RECONCILED"
-    """The venue had not said what became of earlier orders before the decision was too old."""
+    """The decision is older than `execution.max_decision_age_s`, or was made while reconciling."""
     HALTED = "HALTED"
     """Trading is halted: only cancels pass."""
     REDUCING = "REDUCING"
