@@ -20,7 +20,12 @@ def secrets(names: Sequence[str], *places: tuple[str, str]) -> list[dict[str, An
     """
     with tempfile.TemporaryDirectory() as text:
         folder = Path(text)
-        _openssl(folder, "-x509", "-subj", "/CN=authority", "-keyout", "ca.key", "-out", "ca.crt")
+        _openssl(
+            folder,
+            *("-x509", "-subj", "/CN=authority", "-keyout", "ca.key", "-out", "ca.crt"),
+            # Python 3.13 takes no authority that does not say what it is for.
+            *("-addext", "basicConstraints=critical,CA:TRUE", "-addext", "keyUsage=critical,keyCertSign,cRLSign"),
+        )
         found = []
         for namespace, name in places:
             alternatives = ",".join([*(f"DNS:{each}" for each in names), "IP:127.0.0.1"])
