@@ -75,8 +75,10 @@ def lag(run: Run) -> str:
         raise StepFailed(f"signals had one replica for {PATIENCE_S:.0f} s; a lag of {highest} at most")
     if most > PARTITIONS:
         raise StepFailed(f"signals had {most} replicas")
+    gone = time.monotonic()
     run.deploy(run.choices.quiet_rate, wait=False)
-    back = wait_for("signals to have one replica again", PATIENCE_S * 2, lambda: len(run.release.pods("signals")) == 1)
+    wait_for("signals to have one replica again", PATIENCE_S * 2, lambda: len(run.release.pods("signals")) == 1)
+    back = time.monotonic() - gone
     rate = run.choices.load_rate * run.choices.symbols
     return (
         f"{rate:.0f} snapshots/s of {run.choices.symbols} symbols, signals limited to 40 m of CPU: a lag of {highest:,} at "

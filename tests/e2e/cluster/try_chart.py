@@ -138,7 +138,10 @@ def arguments() -> argparse.Namespace:
     )
     parser.add_argument("--load-rate", type=float, default=Choices.load_rate, help="the same under load (%(default)s)")
     parser.add_argument(
-        "--load-target", type=int, default=Choices.load_target, help="CPU target of signals (%(default)s)"
+        "--load-target",
+        type=int,
+        default=Choices.load_target,
+        help="CPU target of signals in percent (that of the chart)",
     )
     parser.add_argument(
         "--load-seconds", type=float, default=Choices.load_s, help="how long the load lasts (%(default)s)"
