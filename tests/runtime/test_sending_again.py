@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import pytest
 
 from botplatform.bootstrap.condition import refresh
 from botplatform.bus.memory import InMemoryLog
-from botplatform.core.events import ActionIntent, Event, OrderEvent, TradingState
+from botplatform.core.events import ActionIntent, Event, OrderEvent, OrderType, TradingState
 from botplatform.core.plugins import load_path
 from botplatform.core.seam import SystemClock
 from botplatform.engines.execution.engine import ExecutionEngine
@@ -61,9 +62,15 @@ class Trading(MemoryTradingState):
 
     hangs = False
 
+    def __init__(self) -> None:
+        super().__init__()
+        self.answers = asyncio.Event()
+        self.asked = 0
+
     async def read(self) -> TradingStateRecord:
+        self.asked += 1
         if self.hangs:
-            await asyncio.Event().wait()
+            await self.answers.wait()
         return await super().read()
 
 
@@ -137,6 +144,11 @@ class Bench:
             while len(self.of(kind)) < times:  # noqa: ASYNC110  # the log has nothing to wait on
                 await asyncio.sleep(0.01)
         return self.of(kind)
+
+    async def until(self, condition: Callable[[], object]) -> None:
+        async with asyncio.timeout(PATIENCE_S):
+            while not condition():  # noqa: ASYNC110  # the venue has nothing to wait on
+                await asyncio.sleep(0.01)
 
     def of(self, kind: str) -> list[OrderEvent]:
         found = [each.event.payload for each in self.log._log if each.event.type == kind]
@@ -224,6 +236,45 @@ async def test_what_is_cancelled_before_it_was_sent_is_not_sent(bench: Bench) ->
     (rejected,) = await bench.wait_for("order.rejected")
     assert rejected.reason_code == "NOT_AT_VENUE"
     assert bench.sent() == []
+
+
+async def test_what_is_cancelled_while_it_waits_to_be_sent_again_is_not_sent(bench: Bench) -> None:
+    await bench.killed_before_sending(intent(size="1"))
+    bench.trading.hangs, bench.trading.asked = True, 0
+    await bench.own(Lease(held=True))
+    await bench.until(lambda: bench.trading.asked)
+    await bench.decide(intent("cancel"))
+    (submitted,) = bench.of("order.submitted")
+    await bench.until(lambda: bench.worker.reconciler.is_withdrawn(submitted.order_id))
+    bench.trading.answers.set()
+    await bench.reconciled()
+    await bench.bus.wait_settled()
+    assert bench.sent() == []
+    assert [each.reason_code for each in bench.of("order.rejected")] == ["NOT_AT_VENUE"]
+
+
+async def test_a_cancel_does_not_overtake_the_request_that_is_on_its_way_when_the_connection_is_lost(
+    bench: Bench,
+) -> None:
+    await bench.own(Lease(held=True))
+    await bench.reconciled()
+    bench.venue.delay_s = 0.2
+    limit = intent(size="1", order_type=OrderType.LIMIT, limit_price=Decimal(90))
+    await bench.decide(limit)
+    await bench.until(lambda: bench.venue.on_the_way)
+    cancel, arrived = bench.venue.cancel, list[list[str]]()
+
+    async def noted(order_id: str, symbol: str) -> None:
+        arrived.append(bench.sent())
+        await cancel(order_id, symbol)
+
+    bench.venue.cancel = noted
+    bench.worker.reconciler.connection_changed(in_touch=False)
+    await bench.decide(intent("cancel"))
+    await bench.until(lambda: arrived)
+    assert arrived == [bench.sent()] != [[]]
+    bench.worker.reconciler.connection_changed(in_touch=True)
+    await bench.wait_for("order.cancelled")
 
 
 async def test_what_waits_at_the_gate_while_the_connection_is_lost_is_sent_afterwards(bench: Bench) -> None:

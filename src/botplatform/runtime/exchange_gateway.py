@@ -107,6 +107,7 @@ class ExchangeGateway:
         self._contexts: dict[str, Context] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._asking: set[str] = set()
+        self._sending: dict[str, asyncio.Event] = {}
         self._under_way = 0
         self._quiet = asyncio.Event()
         self._quiet.set()
@@ -248,12 +249,15 @@ class ExchangeGateway:
 
     async def _submit(self, order: OrderEvent, pending: PendingEffect, *, again: bool = False) -> None:
         cause = Cause(pending.cause.id, pending.cause.correlation_id)
+        ended = self._sending[order.order_id] = asyncio.Event()
         try:
             while not await self._tried(order, cause, pending.triggered_ns, again=again):
                 self.expired += 1
                 await self._clock.sleep(EXPIRED_PAUSE_S)
         finally:
             self._waiting.discard(order.order_id)
+            self._sending.pop(order.order_id, None)
+            ended.set()
 
     async def _tried(self, order: OrderEvent, cause: Cause, decided_ns: int, *, again: bool) -> bool:
         """Send an order unless the gate refuses it; tell whether that is done: False when it came too late."""
@@ -264,6 +268,9 @@ class ExchangeGateway:
             now = self._clock.now_ns()
             denied = denied_event(order, cause, *refused, timestamp_ns=now, created_ns=now, source=GATEWAY)
             await self._publish([denied])
+            return True
+        if again and self._reconciler.is_withdrawn(order.order_id):  # its cancel came while it waited to be sent
+            await self._publish([never_there(order, cause, self.source, self._clock.now_ns())])
             return True
         self._remember(order, cause)
         self._waiting.discard(order.order_id)
@@ -304,6 +311,10 @@ class ExchangeGateway:
     async def _cancel(self, order: OrderEvent, cause: Event) -> None:
         """Ask for a cancel; when that fails, the order stays as it is, and a person hears of it."""
         self._reconciler.withdraw(order.order_id)
+        if (
+            sending := self._sending.get(order.order_id)
+        ) is not None:  # the venue cannot cancel what it has not got yet
+            await sending.wait()
         try:
             with self._call("cancel", order, cause):
                 async with asyncio.timeout(self._timeout_s):

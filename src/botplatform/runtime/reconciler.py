@@ -120,6 +120,10 @@ class Reconciler:
         if not self.done:
             self._withdrawn.add(order_id)
 
+    def is_withdrawn(self, order_id: str) -> bool:
+        """Tell whether an order that is still to be sent again is not wanted any more."""
+        return order_id in self._withdrawn
+
     @property
     def done(self) -> bool:
         """Whether the log says what the venue says, as far as is known."""
