@@ -49,6 +49,7 @@ class SinkWorker:
         self._written = written
         self._checkpoints = checkpoints
         self._says: WrittenUpTo | None = None
+        self._of_another_log = False
         self._clock = clock
         self.meter = EngineMeter(name, clock)
         self.scope = LogScope(name)
@@ -67,8 +68,10 @@ class SinkWorker:
         if after is not None:
             await self._check_log(after)
             if self._checkpoints is not None:
-                self._says = WrittenUpTo(self.name, self._checkpoints, self._clock, after=after)
-                await self._says.say(after)
+                known = 0 if self._of_another_log else after  # of this log nothing is written: all of it is needed
+                says = WrittenUpTo(self.name, self._checkpoints, self._clock, after=known)
+                await says.say(known)
+                self._says = None if self._of_another_log else says
         await self._bus.attach(self.name, self._on_delivery, after=after, right=self._right)
 
     async def _check_log(self, after: int) -> None:

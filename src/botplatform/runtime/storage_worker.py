@@ -68,11 +68,12 @@ class StorageWorker(SinkWorker):
         """Say so when the store has more than the log ever had: it is the store of another one."""
         self._stored = 0 if self._last is None else await asyncio.to_thread(self._last)
         end = await self._bus.last_sequence()
-        if self._stored > end:
+        self._of_another_log = self._stored > end
+        if self._of_another_log:
             logger.error(
                 "the event store has events up to %d, but the log ends at %d: it is that of another log, or the log was "
-                "put back from an older backup; nothing is stored until the log has passed that number: give storage an "
-                "empty store, or one of the same backup",
+                "put back from an older backup; nothing is stored until the log has passed that number, and nothing is "
+                "trimmed while this process runs: give storage an empty store, or one of the same backup",
                 *(self._stored, end),
             )
 
