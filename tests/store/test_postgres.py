@@ -7,6 +7,7 @@ import signal
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from hashlib import sha256
 from pathlib import Path
 
 import psycopg
@@ -272,3 +273,26 @@ def test_a_copy_that_differs_says_where(url: str, tmp_path: Path) -> None:
         old.append([(order(order_id="o1", id="s1"), 1), (fill(order_id="o1", trade_id="t1", id="f1"), 2)])
         old._connection.execute("DELETE FROM events WHERE id = 'f1'")
         assert copy_store(old, new).differing == ("o1", "t1")
+
+
+def test_texts_of_any_length_that_a_venue_sends_can_be_kept(url: str) -> None:
+    """One that an index refuses would be read from the log again and again, and storage never get any further."""
+    long = "".join(sha256(str(number).encode()).hexdigest() for number in range(100))
+    with PostgresEventStore(url) as store:
+        given = [order(venue=long, id="a"), fill(venue=long, trade_id=long, id="b")]
+        assert store.append([(event, number) for number, event in enumerate(given, 1)]) == 2
+        assert store.append([(fill(venue=long, trade_id=long, id="c"), 3)]) == 1
+        assert len(list(store.fills())) == 1
+
+
+def test_a_writer_that_was_lost_within_a_transaction_holds_up_its_successor_for_a_while_only(url: str) -> None:
+    """Its node may be gone: the server would wait for hours, and keep all others from writing."""
+    with PostgresEventStore(url) as store:
+        store.connect()
+        (limit,) = store._rows("SHOW idle_in_transaction_session_timeout")[0]
+        assert limit == "1min"
+        store._rows("SELECT set_config('idle_in_transaction_session_timeout', '50ms', false)")
+        with pytest.raises(StoreAway), store._transaction("write") as rows:
+            threading.Event().wait(0.5)
+            rows.used_bytes()
+        assert store.append([(tick(1), 1)]) == 1

@@ -269,7 +269,9 @@ class PostgresEventStore:
     def orders(self, *, symbol: str | None = None, open_only: bool = False) -> Iterator[OrderRecord]:
         """List the journal of orders as they stand, oldest first."""
         flag = "is_open" if open_only else ""
-        for row in self._journal("number, record", "orders", {"symbol": symbol}, flag):
+        for row in self._journal(
+            "number, record", "orders", {"symbol": None if symbol is None else as_id(symbol)}, flag
+        ):
             yield self._order(row[1])
 
     def _order(self, record: bytes) -> OrderRecord:
@@ -280,7 +282,8 @@ class PostgresEventStore:
 
     def fills(self, *, symbol: str | None = None, order_id: str | None = None) -> Iterator[StoredFill]:
         """List the trade journal, in the order in which the executions were counted."""
-        wanted = {"symbol": symbol, "order_id": None if order_id is None else as_id(order_id)}
+        given = {"symbol": symbol, "order_id": order_id}
+        wanted = {column: None if value is None else as_id(value) for column, value in given.items()}
         for row in self._journal(f"number, {', '.join(journal.FILL_COLUMNS)}", "fills", wanted):
             yield journal.fill_of_row(row[1:])
 

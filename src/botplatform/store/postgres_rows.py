@@ -12,7 +12,8 @@ from botplatform.store.postgres_schema import Connection
 __all__ = ["PostgresRows", "as_id", "as_text"]
 
 LONGEST_ID: Final = 500
-"""Characters of an id that are indexed as they are: an index holds less than 2,700 bytes."""
+"""Bytes of an id that are indexed as they are: an index holds less than 2,700 of up to three of them."""
+_INDEXED: Final = frozenset(("order_id", "trade_id", "venue", "symbol"))
 
 # The newest row is never deleted: the log is continued from its sequence.
 _NOT_NEWEST: Final = "e.position <> (SELECT max(position) FROM events) AND e.sequence IS DISTINCT FROM (SELECT max(sequence) FROM events)"
@@ -120,9 +121,7 @@ class PostgresRows:
 
     def fill_orders(self, fills: Iterable[FillKey]) -> dict[FillKey, str]:
         """Return the ids of the orders for which executions were counted; nothing for those that were not."""
-        asked = {
-            (as_text(venue), as_text(symbol), as_id(trade)): (venue, symbol, trade) for venue, symbol, trade in fills
-        }
+        asked = {(as_id(venue), as_id(symbol), as_id(trade)): (venue, symbol, trade) for venue, symbol, trade in fills}
         if not asked:
             return {}
         found = self._all(_FILL_ORDERS, *(list(column) for column in zip(*asked, strict=True)))
@@ -139,17 +138,19 @@ class PostgresRows:
 
 def _row(names: Sequence[str], values: tuple[Any, ...]) -> list[Any]:
     return [
-        as_id(value) if name in ("order_id", "trade_id") else as_text(value) if isinstance(value, str) else value
+        as_id(value) if name in _INDEXED else as_text(value) if isinstance(value, str) else value
         for name, value in zip(names, values, strict=True)
     ]
 
 
 def as_text(value: str) -> str:
-    """Return a text without U+0000, the one character that PostgreSQL's texts cannot hold; U+FFFD stands for it."""
-    return str.replace(value, "\0", "\N{REPLACEMENT CHARACTER}")
+    """Return a text without what PostgreSQL's texts cannot hold: U+FFFD stands for U+0000, ? for half a surrogate pair."""
+    text = str.replace(value, "\0", "\N{REPLACEMENT CHARACTER}")
+    return text if text.isascii() else text.encode(errors="replace").decode()
 
 
 def as_id(value: str) -> str:
     """Return an id as it is indexed: of one that is very long, the beginning and a hash."""
     text = as_text(value)
-    return text if len(text) <= LONGEST_ID else text[:LONGEST_ID] + sha256(text.encode()).hexdigest()
+    data = text.encode()
+    return text if len(data) <= LONGEST_ID else data[:LONGEST_ID].decode(errors="ignore") + sha256(data).hexdigest()

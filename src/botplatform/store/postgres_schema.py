@@ -23,6 +23,8 @@ _SETUP_LOCK: Final = 0x42504C41
 """Held while tables are made; "BPLA" in ASCII."""
 _SESSION: Final = (
     "SELECT set_config('search_path', 'botplatform', false), set_config('lock_timeout', '5s', false), "
+    # A writer whose node is gone would keep its successors from writing for as long as the server waits for it: hours.
+    "set_config('idle_in_transaction_session_timeout', '60s', false), "
     "set_config('statement_timeout', '120s', false), set_config('timezone', 'UTC', false), "
     # What is told to be written has to survive a crash of the server, whatever it does for others.
     "CASE current_setting('synchronous_commit') WHEN 'off' THEN set_config('synchronous_commit', 'on', false) END"
@@ -130,7 +132,7 @@ _FIND_STORE: Final = (
 )
 # Classes and codes of PostgreSQL after which the same may succeed later: it is away, full, busy or read-only.
 _LATER_CLASSES: Final = ("08", "53", "57", "58")
-_LATER_CODES: Final = ("25006", "40001", "40P01", "55P03")
+_LATER_CODES: Final = ("25006", "25P03", "40001", "40P01", "55P03")
 _WHAT_TO_DO: Final = {
     "42501": "the user may not do that; give it the schema botplatform, or let `botplatform setup` run as its owner",
     "42P01": "a table is missing; drop the schema botplatform and run `botplatform setup`, or restore a copy",
