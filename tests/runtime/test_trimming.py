@@ -22,7 +22,7 @@ from botplatform.bus.server import EmbeddedServer
 from botplatform.core.events import Event, OrderEvent
 from botplatform.core.seam import SystemClock
 from botplatform.engines.execution.engine import ExecutionEngine
-from botplatform.errors import LogTrimmed
+from botplatform.errors import LogTrimmed, StreamError
 from botplatform.runtime.checkpoint import BucketCheckpoints
 from botplatform.runtime.execution_worker import ExecutionWorker
 from botplatform.runtime.sink import SinkWorker
@@ -298,3 +298,25 @@ async def test_a_store_of_another_log_lets_nothing_be_trimmed(tmp_path: Path) ->
         assert (await it.bus.trimmed()).sequence < 2, "the decision is in no event store"
         assert it.trimmer.facts is not None
         assert it.trimmer.facts.hold == ("consumer", "storage")
+
+
+async def test_who_has_a_checkpoint_may_not_begin_empty_with_it(tmp_path: Path) -> None:
+    """It would not begin without state, but with an old one behind a gap: that is a wrong position."""
+    async with life(tmp_path, "old") as it:
+        await it.tick(100.0)
+        await it.decide("open", size="0.5")
+        await it.tick(101.0)
+        await it.save()
+        old = await it.bus.checkpoints.get("portfolio")
+        assert old is not None
+        await it.decide("more", size="0.5")
+        await it.tick(102.0)
+        await it.written()
+        await it.save()
+        await it.trimmer.look()
+        await it.die()
+        await it.bus.checkpoints.put("portfolio", old.value)
+        with pytest.raises(StreamError, match="portfolio has a checkpoint"):
+            await begin_empty(it.bus.connection, "portfolio")
+        with pytest.raises(LogTrimmed):
+            await it.start()

@@ -292,7 +292,7 @@ def test_a_writer_that_was_lost_within_a_transaction_holds_up_its_successor_for_
         (limit,) = store._rows("SHOW idle_in_transaction_session_timeout")[0]
         assert limit == "1min"
         store._rows("SELECT set_config('idle_in_transaction_session_timeout', '50ms', false)")
-        with pytest.raises(StoreAway), store._transaction("write") as rows:
+        with pytest.raises(StoreAway), store._transaction("write") as rows:  # noqa: PT012  # it is lost within
             threading.Event().wait(0.5)
             rows.used_bytes()
         assert store.append([(tick(1), 1)]) == 1

@@ -12,8 +12,9 @@ from msgspec.structs import replace
 
 from botplatform.bus.jetstream.connection import Connection
 from botplatform.bus.jetstream.kv import META, Bucket
+from botplatform.bus.jetstream.setup import CHECKPOINTS
 from botplatform.core.trimmed import Trimmed
-from botplatform.errors import StateError
+from botplatform.errors import StateError, StreamError
 
 __all__ = ["TRIMMED", "TrimmedMark", "begin_empty", "read_trimmed"]
 
@@ -33,8 +34,14 @@ async def begin_empty(connection: Connection, slot: str) -> Trimmed:
     """Let a consumer that has lost its checkpoint begin without state behind the trimmed part; return the mark.
 
     For a person to decide. Needs the permissions of the role `setup`. Raises `StreamError` when the log was trimmed
-    again meanwhile.
+    again meanwhile, and when there is a checkpoint: with an old one, it would begin behind a gap, and not without state.
     """
+    found = await Bucket(connection, CHECKPOINTS).get(slot)
+    if found is not None and found.value:
+        raise StreamError(
+            f"{slot} has a checkpoint, and would begin with that: if it is too old, remove it first, as the user setup, "
+            f"with nobody running: nats stream purge KV_{CHECKPOINTS} --subject '$KV.{CHECKPOINTS}.{slot}'"
+        )
     mark = await TrimmedMark.read(connection)
     if mark.trimmed.sequence:
         await mark.replace(replace(mark.trimmed, places={**mark.trimmed.places, slot: 0}))
