@@ -118,21 +118,21 @@ def there_and_back(run: Run) -> str:
     """Upgrade to HPAs on CPU, and back to KEDA."""
     with files(market(run.choices, run.choices.quiet_rate)) as chosen:
         forth = run.deploy(0, *chosen, "--set", "autoscaling.kind=hpa")
-        wait_for("HPAs of the chart's own", 60, lambda: owners(run) == {"Helm"})
+        wait_for("HPAs of the chart's own", 60, lambda: len(by_keda(run)) == len(TRADERS) and not any(by_keda(run)))
         if scaled(run):
             raise StepFailed("there are ScaledObjects left")
         back = run.deploy(0, *chosen)
-    wait_for("HPAs of KEDA's", 60, lambda: owners(run) == {"keda-operator"})
+    wait_for("HPAs of KEDA's", 60, lambda: len(by_keda(run)) == len(TRADERS) and all(by_keda(run)))
     return f"{forth:.0f} s to HPAs, {back:.0f} s back; {all_scaled(run)}"
 
 
-def owners(run: Run) -> set[str]:
-    """Return who manages the HPAs of the release."""
-    return {each["metadata"]["labels"]["app.kubernetes.io/managed-by"] for each in hpas(run)}
+def by_keda(run: Run) -> list[bool]:
+    """Tell of each HPA of the release whether KEDA has made it; KEDA gives it the labels of the ScaledObject."""
+    return [each["metadata"]["name"].startswith("keda-hpa-") for each in hpas(run)]
 
 
 def hpas(run: Run) -> list[dict[str, Any]]:
-    """Return the HPAs of the release's Deployments, KEDA's as well, which do not have all of its labels."""
+    """Return the HPAs of the release's Deployments, KEDA's as well."""
     names = {run.release.name_of(each) for each in TRADERS}
     found = json.loads(run.release.kubectl("get", "hpa", "-o", "json"))["items"]
     return [each for each in found if each["spec"]["scaleTargetRef"]["name"] in names]
