@@ -22,16 +22,9 @@ from botplatform.core.seam import Clock
 from botplatform.core.tasks import end
 from botplatform.errors import DuplicateOrder, ExchangeError, OutcomeUnknown, RequestExpired
 from botplatform.exchanges.exchange import Exchange, ExchangeReport, Reconnects
-from botplatform.exchanges.reports import denied_event, report_to_event, unknown_event
+from botplatform.exchanges.reports import report_to_event
+from botplatform.runtime import gateway_words as words
 from botplatform.runtime.crash_points import crash_point
-from botplatform.runtime.gate import GATEWAY
-from botplatform.runtime.gateway_words import (
-    cancel_failed,
-    never_there,
-    refused_by_venue,
-    report_refused,
-    submitted_again,
-)
 from botplatform.runtime.last_gate import LastGate
 from botplatform.runtime.order_inquiry import Inquiry, is_known
 from botplatform.runtime.reconciler import Reconciler
@@ -241,7 +234,7 @@ class ExchangeGateway:
 
     async def _send_again(self, record: OrderRecord) -> None:
         """Send what an earlier owner submitted and did not send, before anything that was decided later."""
-        submitted = submitted_again(record)
+        submitted = words.submitted_again(record)
         order = submitted.payload
         assert isinstance(order, OrderEvent)
         with within(submitted):
@@ -265,12 +258,10 @@ class ExchangeGateway:
         refused, checked_ns = await self._gate.ask(order, decided_ns, again=again)
         crash_point("gate.after")
         if refused is not None:
-            now = self._clock.now_ns()
-            denied = denied_event(order, cause, *refused, timestamp_ns=now, created_ns=now, source=GATEWAY)
-            await self._publish([denied])
+            await self._publish([words.denied(order, cause, *refused, self._clock.now_ns())])
             return True
         if again and self._reconciler.is_withdrawn(order.order_id):  # its cancel came while it waited to be sent
-            await self._publish([never_there(order, cause, self.source, self._clock.now_ns())])
+            await self._publish([words.never_there(order, cause, self.source, self._clock.now_ns())])
             return True
         self._remember(order, cause)
         self._waiting.discard(order.order_id)
@@ -283,7 +274,7 @@ class ExchangeGateway:
         except DuplicateOrder as e:
             await self._unknown(order, cause, Reason.DUPLICATE_ORDER, str(e))
         except ExchangeError as e:
-            await self._publish([refused_by_venue(order, cause, self.source, str(e), self._clock.now_ns())])
+            await self._publish([words.refused_by_venue(order, cause, self.source, str(e), self._clock.now_ns())])
         except TimeoutError:
             await self._unknown(order, cause, Reason.TIMEOUT, f"no answer of {self.source} in {self._timeout_s:g} s")
         except Exception as e:
@@ -303,18 +294,14 @@ class ExchangeGateway:
         return nullcontext() if tracing is None else tracing.call(operation, self.source, order, cause)
 
     async def _unknown(self, order: OrderEvent, cause: Cause, reason: Reason, text: str) -> None:
-        now = self._clock.now_ns()
-        said = unknown_event(order, cause, reason, text, timestamp_ns=now, created_ns=now, source=GATEWAY)
-        await self._publish([said])
+        await self._publish([words.unknown(order, cause, reason, text, self._clock.now_ns())])
         self._ask(order, cause)
 
     async def _cancel(self, order: OrderEvent, cause: Event) -> None:
         """Ask for a cancel; when that fails, the order stays as it is, and a person hears of it."""
         self._reconciler.withdraw(order.order_id)
-        if (
-            sending := self._sending.get(order.order_id)
-        ) is not None:  # the venue cannot cancel what it has not got yet
-            await sending.wait()
+        if (sending := self._sending.get(order.order_id)) is not None:
+            await sending.wait()  # the venue cannot cancel what it has not got yet
         try:
             with self._call("cancel", order, cause):
                 async with asyncio.timeout(self._timeout_s):
@@ -322,7 +309,7 @@ class ExchangeGateway:
         except Exception as e:
             logger.warning("the cancel of %s at %s did not go through", order.order_id, self.source, exc_info=e)
             why = f"no answer within {self._timeout_s:g} s" if isinstance(e, TimeoutError) else str(e)
-            await self._publish([cancel_failed(order, cause, self.source, why, self._clock.now_ns())])
+            await self._publish([words.cancel_failed(order, cause, self.source, why, self._clock.now_ns())])
 
     def _ask(self, order: OrderEvent | OrderRecord, cause: Cause) -> None:
         """Ask the venue about an order, in a task of its own; it is under way until the venue has answered."""
@@ -344,7 +331,7 @@ class ExchangeGateway:
                 known = self._lookup(order.order_id)
                 new = [event for event in found.events if not is_known(event, known)]
                 if found.never_there and (known is None or known.is_open):
-                    new.append(never_there(order, cause, self.source, self._clock.now_ns()))
+                    new.append(words.never_there(order, cause, self.source, self._clock.now_ns()))
                 if new:
                     await self._publish(new)
                 if found.complete and not answered:
@@ -388,7 +375,7 @@ class ExchangeGateway:
             event = report_to_event(report, order, cause, self.source, self._clock.now_ns())
         except (ExchangeError, ValueError, TypeError, ArithmeticError) as e:
             logger.warning("a report of %s makes no sense: %.500r", self.source, report, exc_info=e, extra=about(cause))
-            await self._publish([report_refused(order, cause, self.source, e, self._clock.now_ns())])
+            await self._publish([words.report_refused(order, cause, self.source, e, self._clock.now_ns())])
             self._ask(order, cause)
             return
         crash_point("report.before")
@@ -404,8 +391,7 @@ class ExchangeGateway:
 
     def _context(self, order_id: str) -> Context | None:
         """Find what an order was for: sent by this process, or known from the log."""
-        sent = self._contexts.get(order_id)
-        if sent is not None:
+        if (sent := self._contexts.get(order_id)) is not None:
             return sent
         record = self._lookup(order_id)
         return None if record is None else (record, Cause(record.submitted_id, record.correlation_id))

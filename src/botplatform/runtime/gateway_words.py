@@ -7,12 +7,20 @@ from botplatform.core.events import Event, OrderEvent, OrderStatus, Severity, Sy
 from botplatform.core.seam import derive_id
 from botplatform.engines.execution.intents import order_payload
 from botplatform.exchanges.exchange import ExchangeReport
-from botplatform.exchanges.reports import report_to_event
+from botplatform.exchanges.reports import denied_event, report_to_event, unknown_event
 from botplatform.runtime.gate import GATEWAY
 from botplatform.trading.orders import OrderRecord
 from botplatform.trading.reasons import Reason
 
-__all__ = ["cancel_failed", "never_there", "refused_by_venue", "report_refused", "submitted_again"]
+__all__ = [
+    "cancel_failed",
+    "denied",
+    "never_there",
+    "refused_by_venue",
+    "report_refused",
+    "submitted_again",
+    "unknown",
+]
 
 MESSAGE_LIMIT = 500
 
@@ -22,6 +30,16 @@ def submitted_again(order: OrderRecord) -> Event:
     payload, name, time_ns = order_payload(order), "execution", order.submitted_ns
     chain, caused_by = order.correlation_id, order.decision_id
     return Event("order.submitted", payload, name, 0.0, time_ns, time_ns, chain, caused_by, order.submitted_id)
+
+
+def denied(order: OrderEvent, cause: Cause, reason: Reason, text: str, now_ns: int) -> Event:
+    """Make the `order.denied` of an order that was refused at the last gate."""
+    return denied_event(order, cause, reason, text, timestamp_ns=now_ns, created_ns=now_ns, source=GATEWAY)
+
+
+def unknown(order: OrderEvent, cause: Cause, reason: Reason, text: str, now_ns: int) -> Event:
+    """Make the `order.unknown` of an order that was sent and not answered."""
+    return unknown_event(order, cause, reason, text, timestamp_ns=now_ns, created_ns=now_ns, source=GATEWAY)
 
 
 def refused_by_venue(order: OrderEvent | OrderRecord, cause: Cause, venue: str, text: str, now_ns: int) -> Event:
