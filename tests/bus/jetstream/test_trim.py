@@ -25,7 +25,7 @@ from botplatform.core.event_bus import Delivery
 from botplatform.core.events import Event, TradingEvent, TradingState
 from botplatform.core.seam import SystemClock
 from botplatform.core.trimmed import Trimmed
-from botplatform.errors import BusError, LogFull, StreamError
+from botplatform.errors import BusError, LogFull, StateError, StreamError
 from botplatform.runtime.checkpoint import Checkpoint, decode, needed_behind
 from botplatform.runtime.checkpoint import encode as encoded
 from botplatform.runtime.trimmer import Trimmer
@@ -368,3 +368,17 @@ async def _unacknowledged(log: Log, event: Event) -> None:
             await asyncio.sleep(0.01)
     publisher._recover()
     await publishing
+
+
+async def test_a_mark_of_another_log_removes_nothing(log: Log) -> None:
+    """The stream was deleted and made again, or has another name, beside the buckets of the log before."""
+    await log.publish(30)
+    await log.copied()
+    mark = await TrimmedMark.read(log.later)
+    await mark.replace(Trimmed(10_000_000, 5, {"execution": 10_000_000}))
+    trimmer = Trimmer(log.later, log.settings, CONSUMERS)
+    assert not await trimmer.look()
+    assert await log.sequences() == (1, 30)
+    assert await log.sequences("EVENTS_BY_TYPE") == (1, 30)
+    with pytest.raises(StateError, match="trimmed up to 10000000, but it ends at 30"):
+        await log.trim()

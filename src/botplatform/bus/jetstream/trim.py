@@ -16,11 +16,12 @@ from typing import Any, Final, NamedTuple
 
 from botplatform.bus.jetstream.connection import Connection
 from botplatform.bus.jetstream.floors import UNKNOWN, Hold, Limits, Position, Slot, Verdict, begin_of, decide
-from botplatform.bus.jetstream.kv import Bucket
+from botplatform.bus.jetstream.kv import META, Bucket
 from botplatform.bus.jetstream.limits import PURGE_AT, fullness
 from botplatform.bus.jetstream.setup import CHECKPOINTS, by_type_name, list_groups
 from botplatform.bus.jetstream.trimmed import TrimmedMark
 from botplatform.core.trimmed import Trimmed
+from botplatform.errors import StateError
 from botplatform.settings import BusSettings
 
 __all__ = ["STEP", "Consumers", "Trimming", "trim"]
@@ -63,11 +64,18 @@ async def trim(connection: Connection, settings: BusSettings, consumers: Consume
     """Remove what is old enough and covered, `step` sequences at most.
 
     Needs the permissions of the role `setup`. Raises `BusError` when the log does not answer, `StreamError` when
-    somebody else has trimmed meanwhile, and `StateError` for a mark or checkpoint that cannot be read.
+    somebody else has trimmed meanwhile, and `StateError` for a mark or checkpoint that cannot be read, or a mark of
+    another log.
     """
     mark = await TrimmedMark.read(connection)
     log = await connection.api(f"STREAM.INFO.{settings.stream}")
     state, used, before = log["state"], fullness(log), mark.trimmed
+    if before.sequence > int(state["last_seq"]):  # removing up to there would remove what nobody has seen
+        raise StateError(
+            f"the bucket {META} says that the log {settings.stream} was trimmed up to {before.sequence}, but it ends at "
+            f"{state['last_seq']}: the buckets are those of another log; restore both from one backup, or, for a new log, "
+            "remove the buckets too"
+        )
     removed = 0
     if int(state["messages"]) and int(state["first_seq"]) <= before.sequence:  # ended before it was removed
         removed = await _purge(connection, settings.stream, before.sequence)
