@@ -11,6 +11,7 @@ from pathlib import Path
 
 import nats.errors
 from kube import Release, StepFailed, wait_for
+from loads import Market
 from reach import Server
 from watch import Audit, audit, audit_range, longest_silence, tap, trace, waiting
 
@@ -41,6 +42,8 @@ class Choices:
     """Share in percent of the requested CPU that signals should use under load; 0: what the chart says."""
     load_s: float = 120.0
     """Seconds of load after the engine has scaled."""
+    signal_rounds: int = 40_000
+    """What a signal costs under load, beside those of the default: rounds of a loop for each snapshot, 1 ms or so; 0: none."""
     rest_s: float = 90.0
     next_tag: str = ""
     """Tag of another image of the platform, for the upgrade."""
@@ -76,21 +79,8 @@ class Run:
 
 
 def market(choices: Choices, rate: float) -> str:
-    """Return values with a market of many symbols; scaling down is quick, so that it can be waited for."""
-    names = ", ".join(f"SYM{number:02}" for number in range(choices.symbols))
-    target = ""
-    if choices.load_target:
-        target = f"engines: {{signals: {{autoscaling: {{targetCPUUtilizationPercentage: {choices.load_target}}}}}}}\n"
-    return f"""
-config:
-  symbols: [{names}]
-  feed: {{rate: {rate}}}
-autoscaling:
-  behavior:
-    scaleDown:
-      stabilizationWindowSeconds: 30
-      policies: [{{type: Pods, value: 2, periodSeconds: 15}}]
-{target}"""
+    """Return values with the market that was chosen, at a rate."""
+    return Market(choices.symbols, rate, choices.signal_rounds, choices.load_target).values()
 
 
 @contextmanager

@@ -67,6 +67,7 @@ def main() -> int:
         load_rate=chosen.load_rate,
         load_target=chosen.load_target,
         load_s=chosen.load_seconds,
+        signal_rounds=chosen.signal_rounds,
         rest_s=chosen.rest_seconds,
         next_tag=chosen.next_tag,
         more=tuple(part for each in chosen.set for part in ("--set", each)),
@@ -142,6 +143,12 @@ def arguments() -> argparse.Namespace:
         type=int,
         default=Choices.load_target,
         help="CPU target of signals in percent (that of the chart)",
+    )
+    parser.add_argument(
+        "--signal-rounds",
+        type=int,
+        default=Choices.signal_rounds,
+        help="rounds of a loop for each snapshot, in one more signal under load (%(default)s)",
     )
     parser.add_argument(
         "--load-seconds", type=float, default=Choices.load_s, help="how long the load lasts (%(default)s)"
