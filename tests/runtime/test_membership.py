@@ -46,6 +46,8 @@ class Member:
         self.failing = 0
         self.holding: dict[int, asyncio.Event] = {}
         """What it gives back only when that is set."""
+        self.stuck: set[int] = set()
+        """What waits for ever when it is begun: for a right that is gone."""
         self.membership = Membership(
             connection, name, {"signals": PARTITIONS}, lease_s=LEASE_S, failed=self.errors.append
         )
@@ -54,6 +56,8 @@ class Member:
         if self.failing:
             self.failing -= 1
             raise BusError("the log did not answer")
+        if ownership.partition in self.stuck:
+            await asyncio.Event().wait()
         self.owned[ownership.partition] = ownership.epoch
         self.told.append(("acquired", self.name, ownership.partition, ownership.epoch))
 
@@ -199,6 +203,30 @@ async def test_one_that_wakes_up_after_its_lease_does_not_believe_that_it_still_
         assert {entry[2] for entry in a.told if entry[:2] == ("lost", "a")} == had
         assert (a.membership.lapses, a.membership.lease_s) == (1, 2 * LEASE_S)
         assert (b.membership.lapses, b.membership.lease_s) == (0, LEASE_S)
+
+
+async def test_what_is_taken_over_while_it_is_begun_or_given_back_is_let_go_and_can_be_taken_again(
+    nats: NatsSettings,
+) -> None:
+    async with members(nats, "a", "b") as (a, b):
+        a.stuck, a.holding = {3}, {5: asyncio.Event()}
+        joining = asyncio.create_task(a.join())
+        await until(lambda: len(a.owned) == PARTITIONS - 1, "all others are begun")
+        a.membership._change("signals", 5, a.membership._release("signals", 5))
+        task = a.membership._task
+        assert task is not None
+        task.cancel()  # paused
+        await asyncio.gather(task, return_exceptions=True)
+        await until(lambda: not a.membership.valid, "the lease has ended")
+        await b.join()
+        await until(lambda: len(b.owned) == PARTITIONS, "the other one has taken everything over")
+        a.membership._task = asyncio.create_task(a.membership._run())  # it wakes up
+        async with asyncio.timeout(PATIENCE_S):
+            await joining
+        assert {("lost", "a", 3, 0), ("lost", "a", 5, 1)} <= set(a.told)
+        a.stuck, a.holding = set(), {}
+        await b.membership.leave()
+        await until(divided(a), "it has all again")
 
 
 async def test_one_that_has_lapsed_stands_back_while_another_can_take_what_is_free_and_not_longer(

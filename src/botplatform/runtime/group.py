@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from typing import Protocol
 
@@ -76,8 +77,13 @@ class GroupWorkers:
     async def released(self, partition: int) -> None:
         """Finish what is in hand, save the state, and stop handling a partition."""
         worker = self._retire(partition)
-        if worker is not None:
+        if worker is None:
+            return
+        try:
             await worker.stop()
+        except asyncio.CancelledError:  # somebody else has it by now, or there is no more time
+            await worker.abandon()
+            raise
 
     async def lost(self, partition: int) -> None:
         """Stop handling a partition at once and save nothing."""

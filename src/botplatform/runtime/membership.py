@@ -108,7 +108,7 @@ class Membership:
         self._wake = asyncio.Event()
         self._valid = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
-        self._changing: set[tuple[str, int]] = set()
+        self._changing: dict[tuple[str, int], asyncio.Task[None]] = {}
         self._jobs: set[asyncio.Task[None]] = set()
 
     @property
@@ -289,7 +289,7 @@ class Membership:
             if owned_group == group and (owner.member != self.member or owner.epoch != epoch) and owner.epoch > epoch:
                 logger.warning("%s: partition %d was taken over by %s", group, partition, owner.member)
                 del self._owned[group, partition]
-                self._change(group, partition, self._handlers[group].lost(partition))
+                self._change(group, partition, self._handlers[group].lost(partition), instead=True)
                 lost |= owner.member != self.member
         return lost
 
@@ -299,36 +299,43 @@ class Membership:
             if owner.member == self.member and (group, partition) not in self._owned:
                 self._change(group, partition, self._take(group, partition, owner, revision))
 
-    def _change(self, group: str, partition: int, work: Awaitable[None]) -> None:
-        """Do something about a partition, beside everything else, unless something is being done about it."""
+    def _change(self, group: str, partition: int, work: Awaitable[None], *, instead: bool = False) -> None:
+        """Do something about a partition, beside everything else, unless something is being done about it.
+
+        With `instead` that is ended first: beginning it, or giving it back, may wait for a right that is gone.
+        """
         key = (group, partition)
-        if key in self._changing:
+        before = self._changing.get(key)
+        if before is not None and not instead:
             if asyncio.iscoroutine(work):
                 work.close()
             return
-        self._changing.add(key)
 
         async def change() -> None:
             try:
+                await end(before)
                 await work
             except (BusError, StreamError) as e:
                 logger.warning("%s: partition %d: %s", group, partition, e)
             except Exception as e:  # noqa: BLE001  # the process ends: its state cannot be trusted
                 self._failed(e)
             finally:
-                self._changing.discard(key)
+                if self._changing.get(key) is task:
+                    del self._changing[key]
 
-        task = asyncio.create_task(change(), name=f"{group}-{partition}")
+        task = self._changing[key] = asyncio.create_task(change(), name=f"{group}-{partition}")
         self._jobs.add(task)
         task.add_done_callback(self._jobs.discard)
 
     async def _take(self, group: str, partition: int, before: _Owner, revision: int) -> None:
         mine = _Owner(self.member, before.epoch + 1)
-        with suppress(StreamError):  # another one was first
+        try:
             revision = await self._partitions.put(f"{group}.{partition}", msgspec.json.encode(mine), expected=revision)
-            self.failovers += before.member not in ("", self.member)
-            self._owned[group, partition] = (mine.epoch, revision)
-            await self._begin(Ownership(group, partition, mine.epoch, bool(before.member)), revision)
+        except StreamError:  # another one was first
+            return
+        self.failovers += before.member not in ("", self.member)
+        self._owned[group, partition] = (mine.epoch, revision)
+        await self._begin(Ownership(group, partition, mine.epoch, bool(before.member)), revision)
 
     async def _begin(self, ownership: Ownership, revision: int) -> None:
         """Let the group begin; when it cannot, give the partition back, so that it is tried again, here or elsewhere."""
