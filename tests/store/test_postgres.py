@@ -283,6 +283,10 @@ def test_texts_of_any_length_that_a_venue_sends_can_be_kept(url: str) -> None:
         assert store.append([(event, number) for number, event in enumerate(given, 1)]) == 2
         assert store.append([(fill(venue=long, trade_id=long, id="c"), 3)]) == 1
         assert len(list(store.fills())) == 1
+        chain = "\U0001f600" * 128
+        store.append([(order(id="d", order_id=chain * 2, correlation_id=chain), 4)])
+        assert [each.event.id for each in store.by_correlation_id(chain)] == ["d"]
+        assert [each.event.id for each in store.by_order_id(chain * 2)] == ["d"]
 
 
 def test_a_writer_that_was_lost_within_a_transaction_holds_up_its_successor_for_a_while_only(url: str) -> None:

@@ -15,6 +15,8 @@ __all__ = ["StorageWorker"]
 
 FIRST_PAUSE_S: Final = 0.2
 LONGEST_PAUSE_S: Final = 5.0
+LOOKS: Final = 4
+LOOK_S: Final = 0.5
 logger = logging.getLogger(__name__)
 
 
@@ -68,6 +70,11 @@ class StorageWorker(SinkWorker):
         """Say so when the store has more than the log ever had: it is the store of another one."""
         self._stored = 0 if self._last is None else await asyncio.to_thread(self._last)
         end = await self._bus.last_sequence()
+        for _ in range(LOOKS):  # a server that has just begun to lead may not have applied all that it has
+            if self._stored <= end:
+                break
+            await self._clock.sleep(LOOK_S)
+            end = await self._bus.last_sequence()
         self._of_another_log = self._stored > end
         if self._of_another_log:
             logger.error(

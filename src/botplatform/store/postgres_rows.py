@@ -11,8 +11,8 @@ from botplatform.store.postgres_schema import Connection
 
 __all__ = ["PostgresRows", "as_id", "as_text"]
 
-LONGEST_ID: Final = 500
-"""Bytes of an id that are indexed as they are: an index holds less than 2,700 of up to three of them."""
+LONGEST_ID: Final = 512
+"""Bytes of an id that are indexed as they are, those of every event's: an index holds less than 2,700 of up to three."""
 _INDEXED: Final = frozenset(("order_id", "trade_id", "venue", "symbol"))
 
 # The newest row is never deleted: the log is continued from its sequence.
