@@ -8,7 +8,7 @@ from pathlib import Path
 import nats
 import pytest
 
-from botplatform.bus.jetstream import Bucket, JetStreamEventBus
+from botplatform.bus.jetstream import Bucket, JetStreamEventBus, kv
 from botplatform.bus.server import EmbeddedServer
 from botplatform.errors import BusError, StreamError
 from botplatform.settings import BusSettings, NatsSettings
@@ -121,3 +121,23 @@ async def test_a_checkpoint_waits_for_a_server_that_is_away(tmp_path: Path) -> N
                 revision = await saving
                 assert await bus.checkpoints.get("strategy") == (b"two", revision)
             await bus.close()
+
+
+async def test_a_checkpoint_waits_for_a_bucket_that_has_no_leader_at_the_moment(bus: JetStreamEventBus) -> None:
+    config = (await bus.connection.api("STREAM.INFO.KV_checkpoints"))["config"]
+    await bus.connection.api("STREAM.DELETE.KV_checkpoints")
+    saving = asyncio.create_task(bus.checkpoints.replace("strategy", b"one", expected=0))
+    await asyncio.sleep(0.5)
+    assert not saving.done()
+    await bus.connection.api("STREAM.CREATE.KV_checkpoints", config)
+    async with asyncio.timeout(60):
+        revision = await saving
+    assert await bus.checkpoints.get("strategy") == (b"one", revision)
+
+
+async def test_a_bucket_that_nobody_ever_answers_for_is_given_up(
+    bus: JetStreamEventBus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kv, "LEADERLESS", 3)
+    with pytest.raises(StreamError, match=r"there is no bucket nowhere .*run `botplatform setup`"):
+        await Bucket(bus.connection, "nowhere").replace("strategy", b"one", expected=0)

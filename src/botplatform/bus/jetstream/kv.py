@@ -23,6 +23,8 @@ META: Final = "meta"
 MESSAGE_ID: Final = "Nats-Msg-Id"
 RETRY_S: Final = 0.05
 """First pause before asking again; doubles up to a second."""
+LEADERLESS: Final = 30
+"""How often a bucket is asked that nobody answers for, about as many seconds: electing a leader takes a few."""
 EXPECTED: Final = "Nats-Expected-Last-Subject-Sequence"
 WRONG_SEQUENCE: Final = (10071, 10164)
 END: Final = ("204", "404")
@@ -103,15 +105,22 @@ class Bucket:
     async def replace(self, key: str, value: bytes, *, expected: int) -> int:
         """Store a value as `put` does, and ask again for as long as there is no answer.
 
-        What was stored although its answer was lost counts: it is known by an id that only this call has.
+        What was stored although its answer was lost counts: it is known by an id that only this call has. A bucket
+        that nobody answers for may have no leader, where there are several servers: it is asked for half a minute.
         """
-        message_id, pause, asked = random_id(), RETRY_S, False
+        message_id, pause, pauses, asked = random_id(), RETRY_S, 0, False
         while True:
             try:
                 return await self.put(key, value, expected=expected, message_id=message_id)
             except PermissionDenied:
                 raise
-            except StreamError:
+            except StreamError as e:
+                if _nobody_answers(e) and pauses < LEADERLESS:
+                    logger.warning("%s: asking again, in case it has only no leader at the moment", e)
+                    pauses += 1
+                    await self._connection.clock.sleep(pause)
+                    pause = min(1.0, pause * 2)
+                    continue
                 stored = await self._stored_as(key, message_id) if asked else None
                 if stored is None:
                     raise
@@ -173,6 +182,11 @@ class Bucket:
             status=int(error.get("code", 0)),
             error=int(error.get("err_code", 0)),
         )
+
+
+def _nobody_answers(error: StreamError) -> bool:
+    """Tell whether there was nobody to store anything, as while servers elect a leader."""
+    return isinstance(error.__cause__, nats.errors.NoRespondersError)
 
 
 def _is_deletion(message: dict[str, Any]) -> bool:
