@@ -13,7 +13,7 @@ import pytest
 from botplatform.bus.jetstream.bus import JetStreamEventBus
 from botplatform.bus.jetstream.dead_letters import DeadLetterStream
 from botplatform.bus.server import EmbeddedServer
-from botplatform.core.engine import Engine, Output
+from botplatform.core.engine import Engine, Output, Step
 from botplatform.core.events import Event, OrderEvent, Severity, StateEvent, SystemEvent
 from botplatform.core.seam import SystemClock, random_id
 from botplatform.engines.execution.engine import ExecutionEngine
@@ -315,6 +315,41 @@ async def test_killed_while_settling_the_next_owner_settles_and_doubles_nothing(
     assert len(updates) == len({event.id for event in updates}) == 5
     await worker.stop()
     await replays(bus, FragilePortfolio())
+
+
+class Slow(EngineWorker):
+    """Settles slowly, while it listens for decisions often."""
+
+    async def _carry_out_late(self, event: Event, step: Step) -> None:
+        await asyncio.sleep(0.3)
+        await super()._carry_out_late(event, step)
+
+
+async def test_what_is_still_being_settled_at_the_start_is_not_settled_a_second_time_beside(
+    bus: JetStreamEventBus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    events = [filled(BTC, 100), filled(BTC, 110), filled(BTC, 120)]
+    FragilePortfolio.POISON = {trade_of(events[1])}
+    worker = await start_portfolio(bus, Interrupted)
+    await bus.publish_all(events)
+    await settle(bus, "portfolio")
+    FragilePortfolio.POISON = set()
+    letters = letters_of(bus)
+    (letter,) = await letters.read()
+    await letters.rule(letter, Ruling(Verdict.REQUEUE, by="somebody"))
+
+    async def handled() -> bool:
+        return len(await log_of(bus, "state.updated")) == 3
+
+    await until(handled)
+    await worker.abandon()
+    monkeypatch.setattr("botplatform.runtime.poison.LOOK_S", 0.01)
+    worker = await start_portfolio(bus, Slow)
+    await bus.publish_all([filled(ETH, 11)])
+    await settle(bus, "portfolio")
+    assert positions_of(worker.host.engine) == counted([*events, (await log_of(bus, "order.*"))[-1]])
+    assert worker._broken is None
+    await worker.stop()
 
 
 def wish(symbol: str, size: str = "1") -> Event:

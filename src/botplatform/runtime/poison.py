@@ -115,14 +115,13 @@ class PoisonHandling(ABC):
         if step is not None:
             await self._carry_out_late(event, step)
 
-    async def _read_letters(self) -> None:
-        """Find out, before the start, which events were put aside behind the checkpoint."""
+    async def _read_letters(self) -> bool:
+        """Find out, before the start, which events were put aside behind the checkpoint; tell whether any are open."""
         letters = await self._letters.read(self.slot)
         self._known_letters = {each.sequence: each for each in letters if each.sequence > self.sequence}
         for symbol, held in self.aside.held.items():
             await self._hold(symbol, held.letter)
-        if self.aside.held or any(each.open for each in letters):
-            self._watch()
+        return any(each.open for each in letters)
 
     def _quarantines(self, event: Event) -> str:
         """Return the symbol to quarantine for an event; empty to go on without it."""

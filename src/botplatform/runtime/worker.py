@@ -29,6 +29,8 @@ from botplatform.telemetry.tracing import Place, Tracing
 
 __all__ = ["EngineWorker"]
 
+END_LOOKS: Final = 10
+END_LOOK_S: Final = 0.5
 FENCED_WAIT_S: Final = 10.0
 TRACE_AGAIN_S: Final = 0.5
 """Seconds that a partition may stay idle so that the spans of its dead owner are made again."""
@@ -118,13 +120,15 @@ class EngineWorker(PoisonHandling):
         self.sequence = self._saved.sequence
         await self._check_log(saved)
         crash_point("takeover.before")
-        self._caught_up_at = await self._bus.last_sequence()
+        self._caught_up_at = await self._end_of_log()
         if self.tracing is not None and getattr(self._right, "after_death", False):
             self._again = asyncio.create_task(self._trace_again(self.tracing), name=f"{self.slot}-spans")
             await asyncio.wait({self._again}, timeout=TRACE_AGAIN_S)  # at best before anything comes of what is there
         await self._read_own_outputs()
-        await self._read_letters()
+        undecided = await self._read_letters()
         await self._finish_settling()
+        if undecided or self.aside.held:  # not before: what was begun would be settled twice at once
+            self._watch()
         restored = None if saved is None else self._restored(saved.sequence)
         limit = self._conflate_waiting
         crash_point("takeover.after")
@@ -151,6 +155,20 @@ class EngineWorker(PoisonHandling):
             f"the state of {self.slot} cannot be rebuilt: {found}, and the log was trimmed up to {trimmed.sequence} when "
             f"that was of {stood}; put the key {self.slot} of the bucket {CHECKPOINTS} back from a backup; without one, "
             "and only when it may forget all, `botplatform setup --begin-empty` lets it begin anew"
+        )
+
+    async def _end_of_log(self) -> int:
+        """Return where the log ends; raise `StateError` when the state is of a later place: what comes would be skipped."""
+        end = await self._bus.last_sequence()
+        for _ in range(END_LOOKS):  # a server that has just begun to lead may not have applied all that it has
+            if self.sequence <= end:
+                return end
+            await self._clock.sleep(END_LOOK_S)
+            end = await self._bus.last_sequence()
+        raise StateError(
+            f"the checkpoint of {self.slot} is newer than the log: it stands at {self.sequence}, and the log ends at {end}; "
+            "the server has lost events, or the log is another one: restore both from one backup, or remove the key "
+            f"{self.slot} of the bucket {CHECKPOINTS}, and the state is rebuilt from the log, if that was never trimmed"
         )
 
     def _restored(self, sequence: int) -> Event | None:
