@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import pytest
+from msgspec.structs import replace
 
 from botplatform.bootstrap import build_venue, engine_factory, groups
 from botplatform.bootstrap.engines import of_type
@@ -22,8 +23,8 @@ from botplatform.bus.server import EmbeddedServer
 from botplatform.core.events import Event, OrderEvent
 from botplatform.core.seam import SystemClock
 from botplatform.engines.execution.engine import ExecutionEngine
-from botplatform.errors import LogTrimmed, StreamError
-from botplatform.runtime.checkpoint import BucketCheckpoints
+from botplatform.errors import LogTrimmed, StateError, StreamError
+from botplatform.runtime.checkpoint import BucketCheckpoints, decode, encode
 from botplatform.runtime.execution_worker import ExecutionWorker
 from botplatform.runtime.sink import SinkWorker
 from botplatform.runtime.trading_state import MemoryTradingState
@@ -319,4 +320,20 @@ async def test_who_has_a_checkpoint_may_not_begin_empty_with_it(tmp_path: Path) 
         with pytest.raises(StreamError, match="portfolio has a checkpoint"):
             await begin_empty(it.bus.connection, "portfolio")
         with pytest.raises(LogTrimmed):
+            await it.start()
+
+
+async def test_a_checkpoint_that_is_newer_than_the_log_is_not_gone_on_with(tmp_path: Path) -> None:
+    """A server that lost power may have kept it and lost events: the next ones would be taken for handled."""
+    async with life(tmp_path, "newer") as it:
+        await it.tick(100.0)
+        await it.decide("open", size="0.5")
+        await it.tick(101.0)
+        await it.save()
+        await it.die()
+        found = await it.bus.checkpoints.get("portfolio")
+        assert found is not None
+        saved = decode(found.value, "portfolio")
+        await it.bus.checkpoints.put("portfolio", encode(replace(saved, sequence=saved.sequence + 100)))
+        with pytest.raises(StateError, match=r"portfolio is newer than the log"):
             await it.start()
