@@ -191,6 +191,65 @@ async def test_the_account_is_asked_once_for_all_that_ask_and_never_answered_wit
         await worker.close()
 
 
+async def test_a_question_that_nobody_waits_for_any_more_holds_up_nobody() -> None:
+    process = Process()
+    a, b = process.shared.worker(lambda _: True), process.shared.worker(lambda _: True)
+    await a.connect(lambda _: None)
+    await b.connect(lambda _: None)
+    far = process.far
+    far.answers.clear()
+    first = asyncio.create_task(a.fetch_open_orders())
+    await soon(lambda: far.calls.count("open None") == 1)
+    given_up = asyncio.create_task(b.fetch_open_orders())
+    await asyncio.sleep(0)
+    given_up.cancel()
+    await asyncio.wait([given_up])
+    first.cancel()
+    await asyncio.wait([first])
+    again = asyncio.create_task(a.fetch_open_orders())
+    await soon(lambda: far.calls.count("open None") == 2)
+    far.answers.set()
+    assert (await again)[0].client_order_id
+    await a.close()
+    await b.close()
+
+
+async def test_what_makes_no_sense_to_one_is_passed_on_to_the_others() -> None:
+    process = Process()
+    heard: list[object] = []
+
+    def fails(_: str) -> bool:
+        raise ValueError("no partition for that")
+
+    a, b = process.shared.worker(fails), process.shared.worker(lambda _: True)
+    await a.connect(lambda _: None)
+    await b.connect(heard.append)
+    known = report("1", "BTCUSDT")
+    process.far.tell(known)
+    process.far.tell(None)  # type: ignore[arg-type]  # what an adapter of somebody's may do
+    assert heard == [known]
+    await a.close()
+    await b.close()
+
+
+async def test_what_a_closed_adapter_says_of_its_connection_is_not_taken_for_the_next_ones() -> None:
+    process = Process()
+    a = process.shared.worker(lambda _: True)
+    await a.connect(lambda _: None)
+    old = process.far
+    await a.close()
+    told: list[bool] = []
+    heard: list[object] = []
+    await a.connect(heard.append)
+    assert isinstance(a, Reconnects)
+    a.watch_connection(told.append)
+    old.changed(False)
+    old.tell(report("1", "BTCUSDT"))
+    assert told == heard == []
+    assert process.shared.in_touch
+    await a.close()
+
+
 async def test_who_asks_while_the_last_one_leaves_gets_an_error_and_is_not_cancelled() -> None:
     process = Process()
     a = process.shared.worker(lambda _: True)

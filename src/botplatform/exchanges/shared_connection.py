@@ -7,8 +7,11 @@ would ask the venue for all that the account has.
 from __future__ import annotations
 
 import asyncio
+import logging
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from decimal import Decimal
+from functools import partial
 from typing import Generic, TypeVar
 
 from botplatform.core.events import PositionSide
@@ -20,6 +23,7 @@ __all__ = ["SharedConnection"]
 
 Wants = Callable[[str], bool]
 _Answer = TypeVar("_Answer")
+logger = logging.getLogger(__name__)
 
 
 class SharedConnection:
@@ -58,14 +62,15 @@ class SharedConnection:
             self._workers.append(worker)
             if self._connected:
                 return
+            adapter = self.adapter
             try:
-                await self.adapter.connect(self._report)
+                await adapter.connect(partial(self._report, adapter))
             except BaseException:
                 await self._drop(worker)
                 raise
             self._connected = self.in_touch = True
-            if isinstance(self.adapter, Reconnects):
-                self.adapter.watch_connection(self._changed)
+            if isinstance(adapter, Reconnects):
+                adapter.watch_connection(partial(self._changed, adapter))
 
     async def part(self, worker: _Worker) -> None:
         """Pass nothing on to a worker any more; close when it was the last."""
@@ -82,12 +87,19 @@ class SharedConnection:
         await self.positions.stop()
         await adapter.close()
 
-    def _report(self, report: ExchangeReport) -> None:
+    def _report(self, adapter: Exchange, report: ExchangeReport) -> None:
+        if adapter is not self._adapter:
+            return
         for worker in list(self._workers):
-            if worker.wants(report.symbol):
-                worker.report(report)
+            try:
+                if worker.wants(report.symbol):
+                    worker.report(report)
+            except Exception:  # it is of the adapter's making, which has to go on
+                logger.exception("%s reports %.200r, which makes no sense", self.venue, report)
 
-    def _changed(self, in_touch: bool) -> None:  # noqa: FBT001  # as adapters call it
+    def _changed(self, adapter: Exchange, in_touch: bool) -> None:  # noqa: FBT001  # as adapters call it
+        if adapter is not self._adapter:
+            return
         self.in_touch = in_touch
         for worker in list(self._workers):
             worker.changed(in_touch)
@@ -173,6 +185,7 @@ class _Shared(Generic[_Answer]):
         self._timeout_s = timeout_s
         self._next: asyncio.Task[_Answer] | None = None
         self._under_way: asyncio.Task[_Answer] | None = None
+        self._waiting = Counter[asyncio.Task[_Answer]]()
 
     async def ask(self) -> _Answer:
         """Return an answer to the question as asked from now on. Raises what the question raises."""
@@ -180,12 +193,25 @@ class _Shared(Generic[_Answer]):
             self._next = asyncio.create_task(self._run(self._under_way), name="venue-question")
             self._next.add_done_callback(_retrieved)
         asking, me = self._next, asyncio.current_task()
+        self._waiting[asking] += 1
         try:
             return await asyncio.shield(asking)
         except asyncio.CancelledError:
             if not asking.cancelled() or (me is not None and me.cancelling()):
                 raise
             raise ExchangeError("the connection to the venue was closed while it was asked") from None
+        finally:
+            self._left(asking)
+
+    def _left(self, asking: asyncio.Task[_Answer]) -> None:
+        """Give a question up that nobody waits for any more: the next one would wait for its answer."""
+        self._waiting[asking] -= 1
+        if self._waiting[asking]:
+            return
+        del self._waiting[asking]
+        asking.cancel()
+        if self._next is asking:
+            self._next = None
 
     async def _run(self, before: asyncio.Task[_Answer] | None) -> _Answer:
         if before is not None:
