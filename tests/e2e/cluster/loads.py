@@ -67,6 +67,13 @@ class Market:
             costly = {"kind": "/plugins/costly.py:Costly", "name": "costly", "parameters": rounds}
             config["signals"] = [{"name": "default", "signals": [*DEFAULT_SIGNALS, costly]}]
             chosen["extraObjects"] = [PLUGIN]
-            signals["extraVolumes"] = [{"name": "plugins", "configMap": {"name": "costly-signal"}}]
-            signals["extraVolumeMounts"] = [{"name": "plugins", "mountPath": "/plugins", "readOnly": True}]
+            mounted = {
+                "extraVolumes": [{"name": "plugins", "configMap": {"name": "costly-signal"}}],
+                "extraVolumeMounts": [{"name": "plugins", "mountPath": "/plugins", "readOnly": True}],
+            }
+            signals |= mounted
+            # These ask which signals there are; the setup Job does, too, and cannot mount anything.
+            chosen["engines"]["strategy"] = mounted
+            chosen["janitor"] = mounted
+            chosen["setup"] = {"enabled": False}
         return json.dumps(chosen)

@@ -43,7 +43,7 @@ class Choices:
     load_s: float = 120.0
     """Seconds of load after the engine has scaled."""
     signal_rounds: int = 40_000
-    """What a signal costs under load, beside those of the default: rounds of a loop for each snapshot, 1 ms or so; 0: none."""
+    """What one more signal costs while signals should scale: rounds of a loop for each snapshot, 1 ms or so; 0: none."""
     rest_s: float = 90.0
     next_tag: str = ""
     """Tag of another image of the platform, for the upgrade."""
@@ -62,10 +62,12 @@ class Run:
     """Values that every install and upgrade has, as YAML."""
     seen: dict[str, object] = field(default_factory=dict)
 
-    def deploy(self, rate: float = 0.0, *arguments: str, verb: str = "upgrade", wait: bool = True) -> float:
+    def deploy(
+        self, rate: float = 0.0, *arguments: str, verb: str = "upgrade", wait: bool = True, costly: bool = False
+    ) -> float:
         """Install or upgrade, with as many symbols and snapshots as asked for, and return the seconds until all is ready."""
         began = time.monotonic()
-        with files(self.values, market(self.choices, rate) if rate else "") as chosen:
+        with files(self.values, market(self.choices, rate, costly=costly) if rate else "") as chosen:
             waits = ("--wait", "--timeout", f"{PATIENCE_S * 2:.0f}s") if wait else ()
             self.release.helm(
                 verb, self.release.name, self.release.chart, *chosen, *self.choices.more, *arguments, *waits
@@ -78,9 +80,10 @@ class Run:
         return wait_for("all pods to be ready", PATIENCE_S, self.release.all_ready)
 
 
-def market(choices: Choices, rate: float) -> str:
-    """Return values with the market that was chosen, at a rate."""
-    return Market(choices.symbols, rate, choices.signal_rounds, choices.load_target).values()
+def market(choices: Choices, rate: float, *, costly: bool = False) -> str:
+    """Return values with the market that was chosen, at a rate, and maybe the costly signal."""
+    rounds = choices.signal_rounds if costly else 0
+    return Market(choices.symbols, rate, rounds, choices.load_target).values()
 
 
 @contextmanager
@@ -159,8 +162,8 @@ def rest(run: Run) -> str:
 
 def load(run: Run) -> str:
     """Load 40 symbols until signals has several replicas, hold that, and wait until it has one again."""
-    run.deploy(run.choices.quiet_rate)
-    started = run.deploy(run.choices.load_rate, wait=False)
+    run.deploy(run.choices.quiet_rate, costly=True)
+    started = run.deploy(run.choices.load_rate, wait=False, costly=True)
     began = time.monotonic()
     wait_for("signals to scale", PATIENCE_S, lambda: run.release.replicas("signals") > 1)
     several = time.monotonic() - began
@@ -168,8 +171,9 @@ def load(run: Run) -> str:
     while time.monotonic() < until:
         most = max(most, run.release.replicas("signals"))
         time.sleep(2)
-    run.deploy(run.choices.quiet_rate, wait=False)
+    run.deploy(run.choices.quiet_rate, wait=False, costly=True)
     back = wait_for("signals to have one replica again", PATIENCE_S * 2, lambda: len(run.release.pods("signals")) == 1)
+    run.deploy(run.choices.quiet_rate)
     rate = run.choices.load_rate * run.choices.symbols
     return (
         f"{rate:.0f} snapshots/s of {run.choices.symbols} symbols: several replicas {started + several:.0f} s after the "
