@@ -19,6 +19,12 @@ def test_the_system_clock_is_the_machines() -> None:
     assert SystemClock().monotonic_ns() >= first
 
 
+@pytest.mark.skipif(not hasattr(time, "CLOCK_BOOTTIME"), reason="this system has one monotonic clock only")
+def test_the_monotonic_clock_is_the_one_that_runs_on_while_the_machine_sleeps(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(time, "clock_gettime_ns", {getattr(time, "CLOCK_BOOTTIME", 7): 42}.__getitem__)
+    assert SystemClock().monotonic_ns() == 42
+
+
 async def test_the_simulated_clock_moves_only_when_it_is_told_and_never_back() -> None:
     clock = SimulatedClock(100)
     assert clock.now_ns() == clock.monotonic_ns() == 100

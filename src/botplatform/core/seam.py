@@ -10,7 +10,10 @@ import random
 import time
 import uuid
 from hashlib import blake2b
-from typing import Protocol, runtime_checkable
+from typing import Final, Protocol, runtime_checkable
+
+_RUNS_IN_SUSPEND: Final[int | None] = getattr(time, "CLOCK_BOOTTIME", getattr(time, "CLOCK_MONOTONIC", None))
+"""The clock of Linux that counts while the machine sleeps; that of macOS has the other name, and does so too."""
 
 
 @runtime_checkable
@@ -21,7 +24,7 @@ class Clock(Protocol):
         """Return the time in nanoseconds since the UNIX epoch, UTC."""
 
     def monotonic_ns(self) -> int:
-        """Return nanoseconds on a clock that never goes back, for measuring durations only."""
+        """Return nanoseconds on a clock that never goes back, for measuring durations only, a sleep of the machine included."""
 
     async def sleep(self, seconds: float) -> None:
         """Wait; at once on a simulated clock."""
@@ -35,8 +38,8 @@ class SystemClock:
         return time.time_ns()
 
     def monotonic_ns(self) -> int:
-        """Return the machine's monotonic time."""
-        return time.monotonic_ns()
+        """Return the machine's monotonic time; it runs on while the machine sleeps, as the leases of others do."""
+        return time.monotonic_ns() if _RUNS_IN_SUSPEND is None else time.clock_gettime_ns(_RUNS_IN_SUSPEND)
 
     async def sleep(self, seconds: float) -> None:
         """Wait for that long."""
