@@ -90,6 +90,19 @@ class LosesAnswers(Bucket):
         return revision
 
 
+class HangsBeforePut(Bucket):
+    """Stores nothing until it is let, and says that it wants to."""
+
+    def __init__(self, connection: Connection, name: str) -> None:
+        super().__init__(connection, name)
+        self.wants, self.may = asyncio.Event(), asyncio.Event()
+
+    async def put(self, key: str, value: bytes, *, expected: int | None = None, message_id: str = "") -> int:
+        self.wants.set()
+        await self.may.wait()
+        return await super().put(key, value, expected=expected, message_id=message_id)
+
+
 @asynccontextmanager
 async def members(nats: NatsSettings, *names: str) -> AsyncIterator[list[Member]]:
     told: list[tuple[str, str, int, int]] = []
@@ -203,6 +216,33 @@ async def test_one_that_wakes_up_after_its_lease_does_not_believe_that_it_still_
         assert {entry[2] for entry in a.told if entry[:2] == ("lost", "a")} == had
         assert (a.membership.lapses, a.membership.lease_s) == (1, 2 * LEASE_S)
         assert (b.membership.lapses, b.membership.lease_s) == (0, LEASE_S)
+
+
+async def test_one_that_wakes_up_while_another_is_about_to_take_over_keeps_what_it_has_and_alone(
+    nats: NatsSettings,
+) -> None:
+    async with members(nats, "a", "b") as (a, b):
+        await a.join()
+        await b.join()
+        await until(divided(a, b), "the partitions are divided")
+        had, slow = dict(a.owned), HangsBeforePut(b.connection, PARTITION_OWNERS)
+        b.membership._partitions = slow
+        task = a.membership._task
+        assert task is not None
+        task.cancel()  # paused
+        await asyncio.gather(task, return_exceptions=True)
+        async with asyncio.timeout(PATIENCE_S):
+            await slow.wants.wait()
+        await a.membership._renew()  # it wakes up
+        assert a.membership.valid
+        slow.may.set()
+        await until(lambda: not b.membership._changing, "the other one has tried")
+        owned = {p for p, epoch in had.items() if a.membership.owns(Ownership("signals", p, epoch))}
+        assert owned.isdisjoint(b.owned)
+        assert owned == set(had)
+        assert b.membership.failovers == 0
+        a.membership._task = asyncio.create_task(a.membership._run())
+        await until(divided(a, b), "the partitions are divided")
 
 
 async def test_what_is_taken_over_while_it_is_begun_or_given_back_is_let_go_and_can_be_taken_again(

@@ -230,10 +230,28 @@ class Membership:
         told, self._said = sign != self._said, sign
         if had_ended:
             await self._look()
+            await asyncio.gather(*(self._confirm(*key) for key in self._owned))
         self._until_ns = until_ns
         self._valid.set()
         if told:
             await self._hint()
+
+    async def _confirm(self, group: str, partition: int) -> None:
+        """Store again that a partition is ours: whoever is about to take it over, and has not yet, comes too late.
+
+        Raises `BusError` where it may be somebody else's by now; the next look shows whose it is.
+        """
+        epoch, revision = self._owned[group, partition]
+        key, value = f"{group}.{partition}", msgspec.json.encode(_Owner(self.member, epoch))
+        try:
+            revision = await self._partitions.put(key, value, expected=revision)
+        except StreamError:  # taken over, or the answer to an earlier attempt was lost
+            entry = await self._partitions.get(key)
+            if entry is None or entry.value != value:
+                raise
+            revision = await self._partitions.put(key, value, expected=entry.revision)
+        if self._owned.get((group, partition), (0, 0))[0] == epoch:
+            self._owned[group, partition] = (epoch, revision)
 
     async def _look(self) -> None:
         """Look at everybody, and change what should be changed."""
@@ -329,6 +347,10 @@ class Membership:
 
     async def _take(self, group: str, partition: int, before: _Owner, revision: int) -> None:
         mine = _Owner(self.member, before.epoch + 1)
+        if before.member not in ("", self.member):
+            seen, entry = self._sightings.revision(before.member), await self._members.get(before.member)
+            if entry is not None and entry.revision != seen:
+                return  # it has woken up since, and may have confirmed what it has
         try:
             revision = await self._partitions.put(f"{group}.{partition}", msgspec.json.encode(mine), expected=revision)
         except StreamError:  # another one was first
@@ -343,7 +365,7 @@ class Membership:
         try:
             await self._handlers[group].acquired(ownership)
         except BaseException:
-            self._owned.pop((group, partition), None)
+            revision = self._owned.pop((group, partition), (epoch, revision))[1]
             with suppress(Exception):  # what it had begun is of no use
                 await self._handlers[group].lost(partition)
             with suppress(BusError):
@@ -359,7 +381,7 @@ class Membership:
             await self._handlers[group].released(partition)
         except BusError as e:  # the next owner computes from the log what was not saved
             logger.warning("%s: partition %d is given back without its newest state: %s", group, partition, e)
-        self._owned.pop((group, partition), None)
+        revision = self._owned.pop((group, partition), (epoch, revision))[1]
         try:
             value = msgspec.json.encode(_Owner("", epoch))
             await self._partitions.put(f"{group}.{partition}", value, expected=revision)

@@ -74,6 +74,11 @@ class Sightings:
     def _lease_of(self, sign: Sign) -> int:
         return sign.lease_ms * 1_000_000 or self._lease_ns
 
+    def revision(self, member: str) -> int:
+        """Return the revision of a member's key as it was seen last; 0 for one that was not there."""
+        seen = self._seen.get(member)
+        return 0 if seen is None else seen.revision
+
     @property
     def all_say_their_lease(self) -> bool:
         """Tell whether all others go by what a member says of its lease; those of an earlier version do not."""
