@@ -300,3 +300,13 @@ def test_a_writer_that_was_lost_within_a_transaction_holds_up_its_successor_for_
             threading.Event().wait(0.5)
             rows.used_bytes()
         assert store.append([(tick(1), 1)]) == 1
+
+
+def test_behind_a_pooler_that_shares_sessions_nobody_is_told_to_remove_what_is_stored(url: str) -> None:
+    """It gives each transaction another session, with none of the settings: the tables are there, and not found."""
+    with PostgresEventStore(url) as store:
+        store.append([(tick(1), 1)])
+        store._rows("SELECT set_config('search_path', 'public', false)")
+        with pytest.raises(StoreError, match="pooler in session mode") as refused:
+            store.append([(tick(2), 2)])
+    assert "drop" not in str(refused.value)

@@ -135,7 +135,8 @@ _LATER_CLASSES: Final = ("08", "53", "57", "58")
 _LATER_CODES: Final = ("25006", "25P03", "40001", "40P01", "55P03")
 _WHAT_TO_DO: Final = {
     "42501": "the user may not do that; give it the schema botplatform, or let `botplatform setup` run as its owner",
-    "42P01": "a table is missing; drop the schema botplatform and run `botplatform setup`, or restore a copy",
+    "42P01": "a table is missing, or not found because a pooler shares sessions; connect to the server itself or to a "
+    "pooler in session mode, else restore a copy",
     "3D000": "there is no such database; create it, or correct storage.url",
 }
 
