@@ -171,8 +171,10 @@ def load(run: Run) -> str:
     while time.monotonic() < until:
         most = max(most, run.release.replicas("signals"))
         time.sleep(2)
+    gone = time.monotonic()
     run.deploy(run.choices.quiet_rate, wait=False, costly=True)
-    back = wait_for("signals to have one replica again", PATIENCE_S * 2, lambda: len(run.release.pods("signals")) == 1)
+    wait_for("signals to have one replica again", PATIENCE_S * 2, lambda: len(run.release.pods("signals")) == 1)
+    back = time.monotonic() - gone
     run.deploy(run.choices.quiet_rate)
     rate = run.choices.load_rate * run.choices.symbols
     return (
