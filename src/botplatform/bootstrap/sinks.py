@@ -13,7 +13,7 @@ from botplatform.engines.notifications.sender import AlertSender
 from botplatform.engines.storage.engine import StorageSink
 from botplatform.runtime.checkpoint import Checkpoints
 from botplatform.runtime.sink import SinkWorker
-from botplatform.runtime.storage_worker import StorageWorker
+from botplatform.runtime.storage_worker import StorageWorker, newest_of
 from botplatform.settings import Settings
 from botplatform.telemetry.tracing import Tracing
 from botplatform.telemetry.writes import WriteSpans
@@ -52,6 +52,7 @@ def _storage(
         *("storage", bus, clock, take),
         connect=sink.store.connect,
         trouble=lambda: sink.trouble,
+        newest=lambda: newest_of(sink.store),
         after=sink.store.last_sequence,
         close=sink.close_async,
         right=right,

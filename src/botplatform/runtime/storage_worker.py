@@ -10,8 +10,9 @@ from typing import Any, Final
 from botplatform.core.tasks import end
 from botplatform.errors import StoreAway
 from botplatform.runtime.sink import SinkWorker
+from botplatform.store.event_store import EventStore, StoredEvent
 
-__all__ = ["StorageWorker"]
+__all__ = ["StorageWorker", "newest_of"]
 
 FIRST_PAUSE_S: Final = 0.2
 LONGEST_PAUSE_S: Final = 5.0
@@ -25,17 +26,23 @@ class StorageWorker(SinkWorker):
 
     `connect` connects to the store, in a thread: it may block for seconds. While it raises `StoreAway`, it is tried again
     for as long as it takes, beside everything else: the events wait in the log. What else goes wrong is raised by
-    `start`, or told to `failed` when the start had returned. `trouble` says why the sink cannot write; empty while it can.
+    `start`, or told to `failed` when the start had returned. `newest` returns the event that was written last. `trouble` says why the sink cannot write; empty while it can.
     """
 
     def __init__(
-        self, *arguments: Any, connect: Callable[[], object], trouble: Callable[[], str], **options: Any
+        self,
+        *arguments: Any,
+        connect: Callable[[], object],
+        trouble: Callable[[], str],
+        newest: Callable[[], StoredEvent | None] = lambda: None,
+        **options: Any,
     ) -> None:
         super().__init__(*arguments, **options)
         self._connect = connect
         self._stored = 0
         self._last, self._after = self._after, lambda: self._stored  # asked in a thread: a database may take its time
         self._trouble = trouble
+        self._newest = newest
         self._away = ""
         self._waiting: asyncio.Task[None] | None = None
         self.failed: Callable[[Exception], object] = _log_failure
@@ -67,7 +74,7 @@ class StorageWorker(SinkWorker):
         return True
 
     async def _check_end(self) -> None:
-        """Say so when the store has more than the log ever had: it is the store of another one."""
+        """Say so when the store has more than the log ever had, or other events: it is the store of another one."""
         self._stored = 0 if self._last is None else await asyncio.to_thread(self._last)
         end = await self._bus.last_sequence()
         for _ in range(LOOKS):  # a server that has just begun to lead may not have applied all that it has
@@ -83,6 +90,23 @@ class StorageWorker(SinkWorker):
                 "trimmed while this process runs: give storage an empty store, or one of the same backup",
                 *(self._stored, end),
             )
+        elif await self._differs():
+            self._of_another_log = True
+            logger.error(
+                "the event store has another event than the log as number %d: it is that of another log, or the log was "
+                "put back from an older backup; what the log has up to there is not stored, and nothing is trimmed while "
+                "this process runs: give storage an empty store, or one of the same backup",
+                self._stored,
+            )
+
+    async def _differs(self) -> bool:
+        """Tell whether the log has another event in the place of the newest that the store has of it."""
+        newest = await asyncio.to_thread(self._newest)
+        if newest is None or not newest.sequence:
+            return False
+        place = newest.sequence
+        there = [each.event.id async for each in self._bus.replay(["*"], after=place - 1, until=place)]
+        return there not in ([], [newest.event.id])
 
     async def _wait(self) -> None:
         pause_s = FIRST_PAUSE_S
@@ -104,6 +128,12 @@ class StorageWorker(SinkWorker):
         """Stop at once; what the sink has taken it may still finish."""
         await end(self._waiting)
         await super().abandon()
+
+
+def newest_of(store: EventStore) -> StoredEvent | None:
+    """Return the event that was written last; None when there is none. It may block for a while."""
+    last = store.last_position()
+    return next(iter(store.read(after=last - 1, limit=1)), None) if last else None
 
 
 def _log_failure(error: Exception) -> None:
