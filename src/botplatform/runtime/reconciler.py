@@ -335,7 +335,7 @@ class Reconciler:
         with tracing.call("query", self._exchange.venue, record, cause) as call:
             answer = await self._answer(order, looks)
             found = answer.report
-            call.note("never there" if found is None else f"{found.status.value}, {len(answer.fills)} executions")
+            call.note("never there" if found is None else f"{found.status}, {len(answer.fills)} executions")
         return answer
 
     async def _answer(self, order: AskOrder, looks: dict[str, int]) -> Answer:
