@@ -277,6 +277,33 @@ async def test_a_cancel_does_not_overtake_the_request_that_is_on_its_way_when_th
     await bench.wait_for("order.cancelled")
 
 
+async def test_a_cancel_that_did_not_get_through_before_the_hand_over_is_asked_for_by_the_next_owner(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("botplatform.runtime.exchange_gateway.STOP_WITHIN_S", 0.1)
+    await bench.own(Lease(held=True))
+    await bench.reconciled()
+    await bench.decide(intent(size="1", order_type=OrderType.LIMIT, limit_price=Decimal(90)))
+    await bench.wait_for("order.accepted")
+    cancel, asked = bench.venue.cancel, asyncio.Event()
+
+    async def hangs(*_: str) -> None:
+        asked.set()
+        await asyncio.Event().wait()
+
+    bench.venue.cancel = hangs
+    await bench.decide(intent("cancel"))
+    await asked.wait()
+    await bench.worker.save_if_older(0.0)
+    await bench.worker.stop()
+    bench.venue.cancel = cancel
+    await bench.own(Lease(held=True))
+    await bench.wait_for("order.cancelled")
+    await bench.bus.wait_settled()
+    await bench.worker.save_if_older(0.0)
+    assert bench.checkpoints.saved["execution"].sequence == bench.worker.sequence
+
+
 async def test_what_waits_at_the_gate_while_the_connection_is_lost_is_sent_afterwards(bench: Bench) -> None:
     await bench.own(Lease(held=True))
     await bench.reconciled()

@@ -95,6 +95,8 @@ class ExchangeGateway:
         self._waiting: set[str] = set()
         self.expired = 0
         """Requests that the venue refused because they came too late; they were sent again."""
+        self.cancelling = 0
+        """Requests to cancel that wait, or are under way."""
         self._lanes: dict[str, asyncio.Queue[PendingEffect]] = {}
         self._reports: asyncio.Queue[ExchangeReport] = asyncio.Queue(MAX_REPORTS)
         self._contexts: dict[str, Context] = {}
@@ -174,11 +176,11 @@ class ExchangeGateway:
         """
         self._begin()
         symbol, effect, held = pending.cause.key, pending.effect, not self._reconciler.done
+        self.cancelling += type(effect) is CancelOrder
         if held and type(effect) is CancelOrder and effect.order.order_id not in self._waiting:
             self._spawn(self._carry_out(pending))
             return
-        lane = self._lanes.get(symbol)
-        if lane is None:
+        if (lane := self._lanes.get(symbol)) is None:
             lane = self._lanes[symbol] = asyncio.Queue(MAX_WAITING)
             self._spawn(self._run_lane(lane))
         if type(effect) is SubmitOrder:
@@ -225,6 +227,7 @@ class ExchangeGateway:
                 elif type(pending.effect) is CancelOrder:
                     await self._cancel(pending.effect.order, pending.cause)
         finally:
+            self.cancelling -= type(pending.effect) is CancelOrder
             self._end()
 
     def _may_send(self, record: OrderRecord) -> bool:

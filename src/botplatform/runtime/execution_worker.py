@@ -227,6 +227,11 @@ class ExchangeWorker(OrderWorker):
     async def _carry_out_late(self, event: Event, step: Step) -> None:
         await self._carry_out(event, step)
 
+    async def _checkpoint(self, *, force: bool = False) -> None:
+        """Save the state, but not while a cancel is under way: a later owner asks for it again only from before it."""
+        if force or not self.gateway.cancelling:
+            await super()._checkpoint(force=force)
+
 
 def halted_if_unreadable(trading: TradingStateStore) -> Callable[[], Awaitable[TradingStateRecord]]:
     """Return a way to read whether trading is allowed, in which a check that fails counts as halted."""
