@@ -18,7 +18,7 @@ nats:
   tls: {{existingSecret: {SECRET}}}
 config: {{feed: {{rate: 2}}}}
 """
-RELOADED_S = 150
+RELOADED_S = 100
 """Seconds in which kubelets bring another Secret to the pods, and the reloader tells the server."""
 
 

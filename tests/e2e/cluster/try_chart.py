@@ -16,12 +16,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import nats.errors
 from kube import Release, StepFailed
 from scenarios import SCENARIOS
 from steps import Choices, Run, counted
 from watch import AUDITED, Audit
 
 COLUMNS = 12
+LOST = (StepFailed, OSError, TimeoutError, nats.errors.Error)
+"""What ends a step: it did not do what it should, or the server that it asked went away."""
 CHART = Path(__file__).parents[3] / "charts" / "botplatform"
 
 
@@ -95,14 +98,14 @@ def do(run: Run, name: str, step: Callable[[Run], str]) -> Outcome:
     began = time.monotonic()
     try:
         detail, passed = step(run), True
-    except StepFailed as e:
-        detail, passed = str(e), False
+    except LOST as e:
+        detail, passed = f"{type(e).__name__}: {e}", False
     seconds = time.monotonic() - began
     if passed and not run.release.installed():
         return Outcome(name, step, True, seconds, detail, None)
     try:
         found = counted(run)
-    except StepFailed as e:
+    except LOST as e:
         return Outcome(name, step, False, seconds, f"{detail}; no audit: {e}", None)
     return Outcome(name, step, passed and found.clean, seconds, f"{detail}\n  audit: {found}", found)
 
