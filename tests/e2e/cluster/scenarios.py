@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 import steps
+import steps_database
 import steps_external
 import steps_keda
 import steps_servers
@@ -26,6 +27,7 @@ SCENARIOS = {
     "default": Scenario(steps.STEPS),
     "keda": Scenario(steps_keda.STEPS, steps_keda.VALUES),
     "external-nats": Scenario(steps_external.STEPS, steps_external.VALUES, steps_external.SERVER),
+    "database": Scenario(steps_database.STEPS, steps_database.VALUES),
     "three-servers": Scenario(steps_servers.STEPS, steps_servers.VALUES),
     "tls": Scenario(steps_tls.STEPS, steps_tls.VALUES, steps_tls.SERVER),
 }
