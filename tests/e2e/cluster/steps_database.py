@@ -67,6 +67,20 @@ def away(run: Run) -> str:
     return f"{after - before:,} events meanwhile; ready {took:.0f} s after the database, {restarts} restarts; {stored(run)}"
 
 
+def standby(run: Run) -> str:
+    """Give storage a second replica, and delete the one that stores: the other one goes on."""
+    before = {pod.name for pod in run.release.pods("storage")}
+    run.deploy(run.choices.quiet_rate, "--set", "engines.storage.replicas=2")
+    pods = [pod.name for pod in run.release.pods("storage")]
+    active = sorted(before & set(pods)) or pods[:1]
+    began = time.monotonic()
+    run.release.kubectl("delete", "pod", *active, "--grace-period=0", "--force")
+    sequence = audit_range(run.release, run.server)[1]
+    newest = f"SELECT count(*) FROM botplatform.events WHERE sequence > {sequence}"
+    wait_for("what came after it", PATIENCE_S, lambda: databases.ask(run.release, newest) != "0")
+    return f"of {len(pods)} replicas {', '.join(active)} deleted; stored again after {time.monotonic() - began:.0f} s; {stored(run)}"
+
+
 def reinstall_there(run: Run) -> str:
     """Uninstall, install again, and go on where the log and the database ended."""
     return f"{reinstall(run)}; {stored(run)}"
@@ -80,5 +94,6 @@ STEPS = {
     "test": probe,
     "away": away,
     "kills": kills,
+    "standby": standby,
     "reinstall": reinstall_there,
 }
