@@ -206,6 +206,16 @@ async def test_its_own_checkpoint_and_replay_are_allowed(server: EmbeddedServer,
         assert [d.sequence async for d in bus.replay(["signal.*", "order.*"], after=10)] == list(range(11, 701))
 
 
+async def test_setup_puts_a_checkpoint_back_that_was_lost(server: EmbeddedServer, tmp_path: Path) -> None:
+    settings = settings_for("setup", server.url, tmp_path)
+    async with await connect_nats(settings.nats, name="setup") as connection:
+        await Bucket(connection, "checkpoints").put("signals-0", b"from a backup")
+    async with signals_bus(server, tmp_path) as bus:
+        found = await bus.checkpoints.get("signals-0")
+        assert found is not None
+        assert found[0] == b"from a backup"
+
+
 async def test_whoever_is_second_to_claim_a_partition_is_told_so_and_not_that_it_may_not_ask(
     server: EmbeddedServer, tmp_path: Path
 ) -> None:

@@ -117,6 +117,7 @@ ROLES: Final[Mapping[str, tuple[Need, ...]]] = {
     "setup": (
         Need("$JS.API.>", "creating streams and consumers, and purging old ticks"),
         Need("$KV.meta.*", "the id of the log, and how far it was trimmed"),
+        Need("$KV.checkpoints.*", "putting back one checkpoint that was lost"),
         Need("$JS.SNAPSHOT.ACK.>", "backing up streams, with the nats CLI"),
         Need("$JS.SNAPSHOT.RESTORE.>", "restoring them"),
         Need("", "answers", subscribe="{inbox}.>"),
