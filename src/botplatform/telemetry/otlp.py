@@ -37,10 +37,13 @@ class OtelSender:
         """Take the exporters; `name` is what `OTEL_SERVICE_NAME` says, `alone` that there is but one engine here."""
         self._exporters = exporters
         self._system = system
-        self._instance = instance
         self._name = name
         self._alone = alone
         self._resources: dict[str, Resource] = {}
+        # Found out here, as the process starts: it takes long, and the first spans are sent while engines work.
+        self._given = OTELResourceDetector().detect()
+        ours = Resource({"service.instance.id": instance, "service.version": version("botplatform")})
+        self._default = Resource.create().merge(ours)
 
     def send(self, spans: Sequence[Span]) -> bool:
         """Send spans; tell whether every exporter took them."""
@@ -56,12 +59,9 @@ class OtelSender:
     def _resource(self, service: str) -> Resource:
         found = self._resources.get(service)
         if found is None:
-            ours = Resource({"service.instance.id": self._instance, "service.version": version("botplatform")})
-            given = OTELResourceDetector().detect()
-            name = self._name or str(given.attributes.get("service.name", ""))
+            name = self._name or str(self._given.attributes.get("service.name", ""))
             named = name if name and self._alone else f"{name}-{service}" if name else PREFIX + service
-            default = Resource.create().merge(ours)
-            found = default.merge(given).merge(Resource({"service.name": named}))
+            found = self._default.merge(self._given).merge(Resource({"service.name": named}))
             self._resources[service] = found
         return found
 
