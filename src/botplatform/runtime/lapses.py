@@ -3,7 +3,11 @@
 A member has lapsed when others took partitions over from it because it gave no sign of life in time. One that gets
 too little processor would lapse again and again, and every lapse costs more processor: on both sides partitions are
 begun anew. So its lease grows, up to a bound, and it takes no partitions for a while, longer each time. After a calm
-time without a lapse both go back.
+time without a lapse both go back: pauses at once, the lease by one doubling.
+
+So, when signs of life come at most half of the lease by the settings apart, it is as if nothing had been once the pause
+is over and each doubling has had its `CALM_S` and the time until the next sign; at least one `CALM_S`, and one more when
+a sign was late after the pause.
 """
 
 from __future__ import annotations
@@ -34,9 +38,9 @@ class Standing(NamedTuple):
     rests_until_ns: int = 0
     """Until when it takes no partitions while others can."""
     since_ns: int = 0
-    """Since when it has been calm."""
+    """From when on it is calm: the end of the pause, and then of each calm time."""
     longest_gap_ns: int = 0
-    """The longest time between two signs of life since then."""
+    """The longest time without a sign of life since then; the lapse itself and the pause do not count."""
 
 
 def lease_ns(standing: Standing, base_ns: int) -> int:
@@ -57,15 +61,15 @@ def lapsed(standing: Standing, now_ns: int, base_ns: int, chance: float) -> Stan
     lease = lease_ns(standing, base_ns)
     if standing.lapses and now_ns - standing.lapsed_ns < lease:
         return standing
-    longest_ns = round(LONGEST_PAUSE_S * 1e9)
-    pause_ns = min(base_ns << min(standing.lapses + 1, 16), longest_ns)
+    pause_ns = min(base_ns << min(standing.lapses + 1, 16), round(LONGEST_PAUSE_S * 1e9))
+    rests_until_ns = now_ns + round(pause_ns * (0.5 + chance / 2))
     grows = lease < lease_ns(standing._replace(doublings=standing.doublings + 1), base_ns)
     return Standing(
         doublings=standing.doublings + grows,
         lapses=standing.lapses + 1,
         lapsed_ns=now_ns,
-        rests_until_ns=now_ns + round(pause_ns * (0.5 + chance / 2)),
-        since_ns=now_ns,
+        rests_until_ns=rests_until_ns,
+        since_ns=rests_until_ns,
     )
 
 
@@ -73,8 +77,9 @@ def renewed(standing: Standing, now_ns: int, gap_ns: int, base_ns: int) -> Stand
     """Return the standing after a sign of life that came `gap_ns` after the one before it."""
     if not standing.lapses and not standing.doublings:
         return standing
-    longest = max(standing.longest_gap_ns, gap_ns)
-    if now_ns - max(standing.since_ns, standing.rests_until_ns) < CALM_S * 1e9:
+    calm_ns = now_ns - standing.since_ns
+    longest = max(standing.longest_gap_ns, min(gap_ns, calm_ns))
+    if calm_ns < CALM_S * 1e9:
         return standing._replace(longest_gap_ns=longest)
     fewer = max(0, standing.doublings - 1)
     fits = longest * ROOM <= lease_ns(standing._replace(doublings=fewer), base_ns)
