@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from decimal import Decimal
 from functools import partial
 from pathlib import Path
@@ -27,7 +27,8 @@ from botplatform.core.trace_id import trace_id
 from botplatform.errors import InvalidEvent, StoreError
 from botplatform.store.event_store import EventStore
 from botplatform.store.postgres import PostgresEventStore
-from botplatform.store.sqlite import PAGE, SqliteEventStore
+from botplatform.store.sql_store import PAGE, SqlStore
+from botplatform.store.sqlite import SqliteEventStore
 from botplatform.testing.postgres import PostgresServer
 
 D = Decimal
@@ -241,10 +242,11 @@ def test_reading_holds_one_page_however_many_events_there_are(
 ) -> None:
     store.append([(tick(number), None) for number in range(3 * PAGE)])
     pages: list[int] = []
-    rows = store._rows  # type: ignore[attr-defined]  # both kinds have it
+    assert isinstance(store, SqlStore)
+    rows = store._rows
 
-    def counted(query: str, bound: tuple[object, ...] = ()) -> list[object]:
-        found: list[object] = rows(query, bound)
+    def counted(query: str, bound: Sequence[object] = ()) -> list[tuple[object, ...]]:
+        found = rows(query, bound)
         pages.append(len(found))
         return found
 

@@ -11,6 +11,7 @@ from psycopg.conninfo import conninfo_to_dict
 
 from botplatform.core.database_url import without_password
 from botplatform.errors import StoreAway, StoreError
+from botplatform.store.journal_tables import FILL_TERMS, ORDER_STATE, ORDER_TERMS
 
 __all__ = ["VERSION", "Connection", "connect", "explained", "prepare"]
 
@@ -65,29 +66,13 @@ _VERSION_1: Final[tuple[LiteralString, ...]] = (
     WHERE NOT short_lived AND correlation_id <> ''
     """,
     "CREATE INDEX events_lasting_causes ON events (causation_id) WHERE NOT short_lived AND causation_id <> ''",
-    """
+    f"""
     CREATE TABLE orders (
         number BIGINT PRIMARY KEY,
         order_id TEXT COLLATE "C" NOT NULL UNIQUE,
-        symbol TEXT NOT NULL,
-        venue TEXT NOT NULL,
-        account_id TEXT NOT NULL,
-        strategy TEXT NOT NULL,
-        side TEXT NOT NULL,
-        position_side TEXT NOT NULL,
-        order_type TEXT NOT NULL,
-        time_in_force TEXT NOT NULL,
-        quantity TEXT NOT NULL,
-        price TEXT,
-        status TEXT NOT NULL,
+        {ORDER_TERMS},
         is_open BOOLEAN NOT NULL,
-        filled_qty TEXT NOT NULL,
-        avg_px TEXT,
-        commission TEXT NOT NULL,
-        venue_order_id TEXT NOT NULL,
-        reason_code TEXT NOT NULL,
-        reason_text TEXT NOT NULL,
-        decision_id TEXT NOT NULL,
+        {ORDER_STATE},
         correlation_id TEXT COLLATE "C" NOT NULL,
         submitted_ns BIGINT NOT NULL,
         updated_ns BIGINT NOT NULL,
@@ -96,22 +81,14 @@ _VERSION_1: Final[tuple[LiteralString, ...]] = (
     """,
     "CREATE INDEX orders_open ON orders (number) WHERE is_open",
     "CREATE INDEX orders_open_chains ON orders (correlation_id) WHERE is_open",
-    """
+    f"""
     CREATE TABLE fills (
         number BIGINT PRIMARY KEY,
         venue TEXT COLLATE "C" NOT NULL,
         symbol TEXT COLLATE "C" NOT NULL,
         trade_id TEXT COLLATE "C" NOT NULL,
         order_id TEXT COLLATE "C" NOT NULL,
-        account_id TEXT NOT NULL,
-        strategy TEXT NOT NULL,
-        side TEXT NOT NULL,
-        position_side TEXT NOT NULL,
-        quantity TEXT NOT NULL,
-        price TEXT NOT NULL,
-        commission TEXT NOT NULL,
-        commission_currency TEXT NOT NULL,
-        liquidity_side TEXT,
+        {FILL_TERMS},
         timestamp_ns BIGINT NOT NULL,
         event_id TEXT NOT NULL,
         correlation_id TEXT NOT NULL,

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from botplatform.errors import StoreBusy, StoreError
+from botplatform.store.journal_tables import FILL_TERMS, ORDER_STATE, ORDER_TERMS
 
 APPLICATION_ID: Final = 0x42504C41
 """Marks a file as an event store in its header (`PRAGMA application_id`); "BPLA" in ASCII."""
@@ -53,29 +54,13 @@ TABLES: Final = (
     WHERE short_lived = 0 AND correlation_id <> ''
     """,
     "CREATE INDEX events_lasting_causes ON events (causation_id) WHERE short_lived = 0 AND causation_id <> ''",
-    """
+    f"""
     CREATE TABLE orders (
         number INTEGER PRIMARY KEY,
         order_id TEXT NOT NULL UNIQUE,
-        symbol TEXT NOT NULL,
-        venue TEXT NOT NULL,
-        account_id TEXT NOT NULL,
-        strategy TEXT NOT NULL,
-        side TEXT NOT NULL,
-        position_side TEXT NOT NULL,
-        order_type TEXT NOT NULL,
-        time_in_force TEXT NOT NULL,
-        quantity TEXT NOT NULL,
-        price TEXT,
-        status TEXT NOT NULL,
+        {ORDER_TERMS},
         is_open INTEGER NOT NULL,
-        filled_qty TEXT NOT NULL,
-        avg_px TEXT,
-        commission TEXT NOT NULL,
-        venue_order_id TEXT NOT NULL,
-        reason_code TEXT NOT NULL,
-        reason_text TEXT NOT NULL,
-        decision_id TEXT NOT NULL,
+        {ORDER_STATE},
         correlation_id TEXT NOT NULL,
         submitted_ns INTEGER NOT NULL,
         updated_ns INTEGER NOT NULL,
@@ -84,22 +69,14 @@ TABLES: Final = (
     """,
     "CREATE INDEX orders_open ON orders (number) WHERE is_open",
     "CREATE INDEX orders_open_chains ON orders (correlation_id) WHERE is_open",
-    """
+    f"""
     CREATE TABLE fills (
         number INTEGER PRIMARY KEY,
         venue TEXT NOT NULL,
         symbol TEXT NOT NULL,
         trade_id TEXT NOT NULL,
         order_id TEXT NOT NULL,
-        account_id TEXT NOT NULL,
-        strategy TEXT NOT NULL,
-        side TEXT NOT NULL,
-        position_side TEXT NOT NULL,
-        quantity TEXT NOT NULL,
-        price TEXT NOT NULL,
-        commission TEXT NOT NULL,
-        commission_currency TEXT NOT NULL,
-        liquidity_side TEXT,
+        {FILL_TERMS},
         timestamp_ns INTEGER NOT NULL,
         event_id TEXT NOT NULL,
         correlation_id TEXT NOT NULL,
