@@ -288,9 +288,9 @@ class Interrupted(EngineWorker):
         raise RuntimeError("killed")
 
 
-async def test_killed_while_settling_the_next_owner_settles_and_doubles_nothing(bus: JetStreamEventBus) -> None:
-    events = [filled(BTC, 100), filled(BTC, 110), filled(ETH, 10), filled(BTC, 120)]
-    FragilePortfolio.POISON = {trade_of(events[1])}
+async def killed_while_settling(bus: JetStreamEventBus, events: Sequence[Event], *, poison: Event) -> DeadLetter:
+    """Leave behind what an owner does that handled all that waited behind `poison`, and was killed then."""
+    FragilePortfolio.POISON = {trade_of(poison)}
     worker = await start_portfolio(bus, Interrupted)
     await bus.publish_all(events)
     await settle(bus, "portfolio")
@@ -300,15 +300,21 @@ async def test_killed_while_settling_the_next_owner_settles_and_doubles_nothing(
     await letters.rule(letter, Ruling(Verdict.REQUEUE, by="somebody"))
 
     async def handled() -> bool:
-        return len(await log_of(bus, "state.updated")) == 4
+        return len(await log_of(bus, "state.updated")) == len(events)
 
     await until(handled)
     await worker.abandon()
+    return letter
+
+
+async def test_killed_while_settling_the_next_owner_settles_and_doubles_nothing(bus: JetStreamEventBus) -> None:
+    events = [filled(BTC, 100), filled(BTC, 110), filled(ETH, 10), filled(BTC, 120)]
+    letter = await killed_while_settling(bus, events, poison=events[1])
     await asyncio.sleep(1.1)  # the server no longer drops what has the same id
     worker = await start_portfolio(bus)
     await bus.publish_all([filled(ETH, 11)])
     await settle(bus, "portfolio")
-    found = await letters.get(letter.id)
+    found = await letters_of(bus).get(letter.id)
     assert found is not None
     assert found.ruling.verdict is Verdict.REQUEUED
     updates = await log_of(bus, "state.updated")
@@ -329,20 +335,7 @@ async def test_what_is_still_being_settled_at_the_start_is_not_settled_a_second_
     bus: JetStreamEventBus, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     events = [filled(BTC, 100), filled(BTC, 110), filled(BTC, 120)]
-    FragilePortfolio.POISON = {trade_of(events[1])}
-    worker = await start_portfolio(bus, Interrupted)
-    await bus.publish_all(events)
-    await settle(bus, "portfolio")
-    FragilePortfolio.POISON = set()
-    letters = letters_of(bus)
-    (letter,) = await letters.read()
-    await letters.rule(letter, Ruling(Verdict.REQUEUE, by="somebody"))
-
-    async def handled() -> bool:
-        return len(await log_of(bus, "state.updated")) == 3
-
-    await until(handled)
-    await worker.abandon()
+    await killed_while_settling(bus, events, poison=events[1])
     monkeypatch.setattr("botplatform.runtime.poison.LOOK_S", 0.01)
     worker = await start_portfolio(bus, Slow)
     await bus.publish_all([filled(ETH, 11)])

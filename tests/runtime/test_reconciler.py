@@ -85,6 +85,19 @@ class Bench:
             request_timeout_s=REQUEST_TIMEOUT_S,
         )
 
+    def make_venue_slow(self) -> asyncio.Event:
+        """Let the venue tell of open orders when the event that is returned is set; `asked` is when it is asked."""
+        answered, self.asked = asyncio.Event(), asyncio.Event()
+        open_orders = self.venue.fetch_open_orders
+
+        async def wait(symbol: str | None = None) -> Any:
+            self.asked.set()
+            await answered.wait()
+            return await open_orders(symbol)
+
+        self.venue.fetch_open_orders = wait
+        return answered
+
     async def start(self) -> None:
         await self.worker.start()
         await self.log.publish(market("BTCUSDT", 100.0, at_s=self._at_s()))
@@ -293,14 +306,7 @@ async def test_a_decision_from_before_the_start_waits_for_the_comparison_and_is_
     await bench.log.publish(market("BTCUSDT", 100.0, at_s=bench._at_s()))
     await bench.decide()
     await asyncio.sleep(0.01)
-    slow = asyncio.Event()
-    open_orders = bench.venue.fetch_open_orders
-
-    async def wait(symbol: str | None = None) -> Any:
-        await slow.wait()
-        return await open_orders(symbol)
-
-    bench.venue.fetch_open_orders = wait
+    slow = bench.make_venue_slow()
     bench.make_worker()
     await bench.worker.start()
     await bench.wait_for("order.submitted")
@@ -313,14 +319,7 @@ async def test_a_decision_from_before_the_start_waits_for_the_comparison_and_is_
 
 
 async def test_decisions_made_before_it_is_compared_are_held_in_order_and_sent_when_that_ends(bench: Bench) -> None:
-    slow = asyncio.Event()
-    open_orders = bench.venue.fetch_open_orders
-
-    async def wait(symbol: str | None = None) -> Any:
-        await slow.wait()
-        return await open_orders(symbol)
-
-    bench.venue.fetch_open_orders = wait
+    slow = bench.make_venue_slow()
     bench.make_worker()
     await bench.start()
     for size in ("3", "2", "1"):
@@ -335,14 +334,7 @@ async def test_decisions_made_before_it_is_compared_are_held_in_order_and_sent_w
 
 
 async def test_what_waits_here_to_be_sent_is_not_taken_for_an_order_that_never_got_there(bench: Bench) -> None:
-    slow = asyncio.Event()
-    read, open_orders = bench.trading.read, bench.venue.fetch_open_orders
-
-    async def wait(symbol: str | None = None) -> Any:
-        await slow.wait()
-        return await open_orders(symbol)
-
-    bench.venue.fetch_open_orders = wait
+    slow, read = bench.make_venue_slow(), bench.trading.read
     bench.make_worker()
     await bench.start()
     await bench.decide(age_s=1)
@@ -365,19 +357,11 @@ async def test_what_waits_here_to_be_sent_is_not_taken_for_an_order_that_never_g
 
 async def test_what_is_decided_while_the_venue_is_asked_is_denied_also_when_it_is_looked_at_later(bench: Bench) -> None:
     """TRADING.md, rule 25: what was decided meanwhile was decided without knowing what became of earlier orders."""
-    asked, slow = asyncio.Event(), asyncio.Event()
-    open_orders = bench.venue.fetch_open_orders
-
-    async def wait(symbol: str | None = None) -> Any:
-        asked.set()
-        await slow.wait()
-        return await open_orders(symbol)
-
-    bench.venue.fetch_open_orders = wait
+    slow = bench.make_venue_slow()
     bench.make_worker()
     await bench.start()
     await bench.decide(intent(size="1", order_type="LIMIT", limit_price="95"), age_s=1)
-    await asked.wait()
+    await bench.asked.wait()
     await bench.decide(intent(size="2"))
     await bench.wait_for("order.submitted", 2)
     assert bench.of("order.denied") == []  # it waits behind the other one
@@ -391,14 +375,7 @@ async def test_what_is_decided_while_the_venue_is_asked_is_denied_also_when_it_i
 
 
 async def test_what_gets_too_old_while_the_venue_is_asked_is_denied_and_what_came_later_is_sent(bench: Bench) -> None:
-    slow = asyncio.Event()
-    open_orders = bench.venue.fetch_open_orders
-
-    async def wait(symbol: str | None = None) -> Any:
-        await slow.wait()
-        return await open_orders(symbol)
-
-    bench.venue.fetch_open_orders = wait
+    slow = bench.make_venue_slow()
     bench.make_worker()
     await bench.start()
     await bench.decide(intent(size="3"), age_s=6)
