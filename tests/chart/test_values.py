@@ -216,6 +216,26 @@ def test_an_engine_has_its_own_values_before_those_of_all(helm: Any) -> None:
     assert pod("venue")["containers"][0]["resources"]["limits"]["memory"] == "333Mi"
 
 
+def test_the_setup_job_has_the_variables_and_volumes_of_all_unless_it_has_its_own(helm: Any) -> None:
+    extras: dict[str, list[Object]] = {
+        "extraEnv": [{"name": "PGSSLROOTCERT", "value": "/authority/ca.crt"}],
+        "extraEnvFrom": [{"secretRef": {"name": "more"}}],
+        "extraVolumes": [{"name": "authority", "secret": {"secretName": "authority"}}],
+        "extraVolumeMounts": [{"name": "authority", "mountPath": "/authority", "readOnly": True}],
+    }
+
+    def those_of_all(setup: Object) -> list[bool]:
+        (job,) = helm.render({"defaults": extras, "setup": setup}).of("Job")
+        pod = job["spec"]["template"]["spec"]
+        (container,) = pod["containers"]
+        found = container["env"], container.get("envFrom", []), pod["volumes"], container["volumeMounts"]
+        return [given in each for each, (given,) in zip(found, extras.values(), strict=True)]
+
+    assert those_of_all({}) == [True] * 4
+    assert those_of_all({name: [] for name in extras}) == [False] * 4
+    assert those_of_all({"extraEnv": [{"name": "MINE", "value": "1"}]}) == [False, True, True, True]
+
+
 def test_a_feed_that_is_not_divided_may_have_a_second_process_that_stands_by(helm: Any) -> None:
     feed = {"config": {"feed": {"kind": "file", "path": "/feeds/a.csv"}}}
     alone = helm.render(feed).named("HorizontalPodAutoscaler", "bot-botplatform-market-data")["spec"]

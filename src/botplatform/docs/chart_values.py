@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Annotated, Any, Final, Literal
 
 from pydantic import Field
+from pydantic.json_schema import SkipJsonSchema
 
 from botplatform.docs.chart_metrics import Metrics
 from botplatform.docs.chart_workloads import (
@@ -125,6 +126,14 @@ class Setup(Placed):
     """Times that it is tried again."""
     resources: Resources = Resources(requests={"cpu": "50m", "memory": "64Mi"}, limits={"memory": "256Mi"})
     """Requests and limits."""
+    extra_env: Objects | SkipJsonSchema[None] = None
+    """Further variables, instead of those of `defaults`."""
+    extra_env_from: Objects | SkipJsonSchema[None] = None
+    """Further variables from ConfigMaps and Secrets, instead of those of `defaults`."""
+    extra_volumes: Objects | SkipJsonSchema[None] = None
+    """Further volumes, instead of those of `defaults`."""
+    extra_volume_mounts: Objects | SkipJsonSchema[None] = None
+    """Where they are mounted, instead of where `defaults` says."""
 
 
 class NatsVolume(Values):
