@@ -1,15 +1,10 @@
-"""Retention on a real SQLite: what goes and what stays, in bounded steps, by index, and below a largest size."""
+"""Retention by age on real databases: what goes and what stays, in bounded steps and by index."""
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
-from decimal import Decimal
-from functools import partial
+from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, TypeAlias
 
 import pytest
 from hypothesis import given
@@ -17,126 +12,30 @@ from hypothesis import settings as tuned
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from botplatform.bus.jetstream.wire import Headers
-from botplatform.core.events import (
-    CATALOGUE,
-    ActionIntent,
-    ActionSide,
-    ActionType,
-    Event,
-    MarketEvent,
-    OrderEvent,
-    OrderStatus,
-    PositionSide,
-    Side,
-    SignalEvent,
-    StrategyEvent,
-    SystemEvent,
+from benches.retention import (
+    DAY,
+    T0,
+    At,
+    Opening,
+    S,
+    decision,
+    filled,
+    ids,
+    opened,
+    order,
+    signal,
+    tick,
+    warning,
+    write,
 )
+from botplatform.bus.jetstream.wire import Headers
+from botplatform.core.events import CATALOGUE, Event, OrderEvent, OrderStatus
 from botplatform.settings_storage import StorageSettings
 from botplatform.store import retention as retention_module
-from botplatform.store.event_store import EventStore
-from botplatform.store.postgres import PostgresEventStore
-from botplatform.store.retention import MOST, SHORT_LIVED, Retention
+from botplatform.store.retention import MOST, SHORT_LIVED
 from botplatform.store.schema import MEMORY
 from botplatform.store.sqlite import SqliteEventStore
 from botplatform.store.sqlite_rows import LASTING_QUERY, SHORT_QUERY
-from botplatform.testing.postgres import PostgresServer
-
-S = 10**9
-DAY = 86_400
-T0 = 1_700_000_000
-D = Decimal
-
-
-@dataclass
-class At:
-    """A clock that stands still."""
-
-    second: int = T0 + 1_000 * DAY
-
-    def now_ns(self) -> int:
-        return self.second * S
-
-    def monotonic_ns(self) -> int:
-        return self.now_ns()
-
-    async def sleep(self, seconds: float) -> None:
-        raise NotImplementedError
-
-
-def tick(second: int, chain: str = "", *, name: str = "") -> Event:
-    own = name or f"tick-{second}{chain}"
-    payload = MarketEvent("BTCUSDT", 100.0)
-    return Event("market.snapshot", payload, "feed", timestamp_ns=(T0 + second) * S, correlation_id=chain, id=own)
-
-
-def signal(second: int, chain: str) -> Event:
-    payload = SignalEvent("BTCUSDT", "default", {"rsi": 50.0})
-    moment = (T0 + second) * S
-    return Event("signal.snapshot", payload, "signals", timestamp_ns=moment, correlation_id=chain, id=f"signal-{chain}")
-
-
-def decision(second: int, chain: str) -> Event:
-    payload = StrategyEvent("hedge", "BTCUSDT", (ActionIntent(ActionType.OPEN, ActionSide.LONG, D(1)),))
-    moment = (T0 + second) * S
-    return Event("strategy.decision", payload, "strategy", timestamp_ns=moment, correlation_id=chain, id=f"do-{chain}")
-
-
-def order(second: int, chain: str, status: OrderStatus, *, cause: str = "", **fields: Any) -> Event:
-    payload = OrderEvent(
-        *(f"o-{chain}", "BTCUSDT", Side.BUY, D(1), status),
-        **{"venue": "paper", "strategy": "hedge", "position_side": PositionSide.LONG, **fields},
-    )
-    return Event(
-        f"order.{status.value.lower()}",
-        payload,
-        "paper",
-        timestamp_ns=(T0 + second) * S,
-        correlation_id=chain,
-        causation_id=cause,
-        id=f"{status.value}-{chain}",
-    )
-
-
-def filled(second: int, chain: str, *, cause: str = "") -> Event:
-    fields = {"trade_id": f"t-{chain}", "last_qty": D(1), "last_px": D(100)}
-    return order(second, chain, OrderStatus.FILLED, cause=cause, **fields)
-
-
-def warning(second: int) -> Event:
-    payload = SystemEvent("test", "later")
-    return Event("system.warning", payload, "test", timestamp_ns=(T0 + second) * S, id=f"warning-{second}")
-
-
-def opened(path: Path | str = MEMORY, clock: At | None = None, **limits: int) -> SqliteEventStore:
-    return SqliteEventStore(path, retention=retention(clock, **limits))
-
-
-def retention(clock: At | None = None, **limits: int) -> tuple[Retention, At]:
-    return Retention(*(limits.get(name, 0) for name in Retention._fields)), clock or At()
-
-
-Opening: TypeAlias = Callable[..., EventStore]
-
-
-@pytest.fixture(params=["sqlite", "postgres"])
-def opening(request: pytest.FixtureRequest, tmp_path: Path) -> Opening:
-    """What opens one and the same store with limits."""
-    if request.param == "sqlite":
-        return partial(opened, tmp_path / "store.sqlite")
-    server: PostgresServer = request.getfixturevalue("postgres")
-    url = server.new_database()
-    return lambda clock=None, **limits: PostgresEventStore(url, retention=retention(clock, **limits))
-
-
-def ids(store: EventStore) -> list[str]:
-    return [item.event.id for item in store.read()]
-
-
-def write(store: EventStore, *events: Event) -> None:
-    after = store.last_sequence()
-    store.append([(event, after + number) for number, event in enumerate(events, 1)])
 
 
 def test_the_store_and_the_log_mean_the_same_types_by_short_lived() -> None:
@@ -260,82 +159,6 @@ def test_a_chain_with_an_open_order_stays_until_it_is_over(opening: Opening) -> 
         assert len(store.by_correlation_id("c")) == 3
         write(store, tick(431 * DAY))
         assert store.by_correlation_id("c") == []
-
-
-def test_what_is_deleted_makes_room_for_what_comes() -> None:
-    with opened(keep_ticks_ns=100 * S) as store:
-        sizes: list[int] = []
-        for turn in range(30):
-            write(store, *(tick(turn * 20 + number // 10, f"{turn}-{number}") for number in range(200)))
-            sizes.append(store._rows("PRAGMA page_count")[0][0])
-        assert sizes[-1] <= 1.1 * sizes[8]
-        assert store._rows("PRAGMA integrity_check") == [("ok",)]
-
-
-def grow(store: EventStore, turns: Iterable[int], make: Callable[[int, str], Event]) -> list[int]:
-    used = []
-    for turn in turns:
-        write(store, *(make(turn * 100 + number, f"{turn}-{number}") for number in range(100)))
-        assert store.meter is not None
-        used.append(store.meter.used_bytes)
-    return used
-
-
-def test_near_the_largest_size_the_oldest_ticks_go_and_new_ones_are_taken(
-    opening: Opening,
-    caplog: pytest.LogCaptureFixture,
-) -> None:
-    limit = 1024**2
-    with caplog.at_level(logging.WARNING), opening(keep_ticks_ns=DAY * S, max_bytes=limit) as store:
-        write(store, tick(0, "c"), decision(0, "c"))
-        used = grow(store, range(1, 80), tick)
-        assert max(used) < limit
-        assert store.meter is not None
-        assert store.meter.left_out == 0
-        assert ids(store)[:2] == ["tick-0c", "do-c"]
-        assert ids(store)[-1] == "tick-799979-99"
-    assert [record.message.count("% full") for record in caplog.records] == [1]
-
-
-def test_at_the_largest_size_ticks_are_left_out_and_orders_are_not(
-    opening: Opening, caplog: pytest.LogCaptureFixture
-) -> None:
-    limit = 1024**2
-    with caplog.at_level(logging.ERROR), opening(keep_ticks_ns=DAY * S, max_bytes=limit) as store:
-        used = grow(store, range(30), decision)
-        assert max(used) > limit
-        write(store, tick(4_000, "x"), tick(4_001, "y"), decision(4_001, "y"), filled(4_002, "z", cause="tick-4000x"))
-        assert [item.event.id for item in store.by_correlation_id("y")] == ["tick-4001y", "do-y"]
-        assert store.by_id("tick-4000x") is not None
-        write(store, tick(5_000), tick(5_001), warning(5_001))
-        meter = store.meter
-        assert meter is not None
-        assert meter.left_out == 2
-        assert ids(store)[-1] == "warning-5001"
-        assert len([one for one in ids(store) if one.startswith("do-")]) == 3_001
-    assert [record.message.count("has reached storage.max_bytes") for record in caplog.records] == [1]
-
-
-def test_at_the_largest_size_the_oldest_chains_go_sooner_where_they_have_a_limit(opening: Opening) -> None:
-    limit = 1024**2
-    with opening(keep_ticks_ns=DAY * S, keep_ns=900 * DAY * S, max_bytes=limit) as store:
-        used = grow(store, range(200), lambda second, chain: decision(60 * second, chain))
-        assert max(used) < 1.1 * limit
-        assert used[-1] > 0.8 * limit
-        assert ids(store)[-1] == "do-199-99"
-
-
-def test_a_full_store_takes_ticks_again_when_there_is_room(opening: Opening, caplog: pytest.LogCaptureFixture) -> None:
-    with opening() as store:
-        grow(store, range(12), tick)
-        size = store.meter.used_bytes if store.meter else 0
-    with caplog.at_level(logging.WARNING), opening(keep_ticks_ns=DAY * S, max_bytes=size) as store:
-        write(store, tick(2_000))
-        assert store.by_id("tick-2000") is None, "full when it was opened"
-        for turn in range(4):
-            write(store, tick(2_001 + turn))
-        assert ids(store)[-1] == "tick-2004"
-    assert any("has room again" in record.message for record in caplog.records)
 
 
 def test_nothing_is_scanned_and_nothing_is_sorted() -> None:

@@ -2,28 +2,20 @@
 
 from __future__ import annotations
 
-import random
-from collections.abc import Iterable
 from decimal import Decimal
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
-from botplatform.core.engine import Cause
-from botplatform.core.events import Event, OrderStatus, PositionSide, Side
-from botplatform.exchanges.reports import report_to_event
+from benches.reconciliation import BTC_LONG, LONG, PROVES_NS, SHORT, Log, S, execution, publishes, report
+from botplatform.core.events import Event, PositionSide
 from botplatform.testing import fill, order
-from botplatform.trading.orders import FINISHED, Orders
-from botplatform.trading.positions import Positions
 from botplatform.trading.reconciliation import (
     MADE_UP,
     Action,
     Answer,
     AskAccount,
     AskOrder,
-    Ours,
     PublishReport,
     RejectNeverThere,
     Theirs,
@@ -36,68 +28,6 @@ from botplatform.trading.reconciliation import (
     reconcile,
 )
 from botplatform.trading.venue_report import ExchangeReport
-
-S = OrderStatus
-LONG, SHORT = PositionSide.LONG, PositionSide.SHORT
-BTC_LONG = ("BTCUSDT", LONG)
-PROVES_NS = 1_000
-
-
-def report(status: OrderStatus, filled: int | str = 0, order_id: str = "order-1", **fields: Any) -> ExchangeReport:
-    given: dict[str, Any] = {
-        "symbol": "BTCUSDT",
-        "side": Side.BUY,
-        "quantity": Decimal(4),
-        "venue_order_id": f"venue-{order_id}",
-        "version": 1,
-        "timestamp_ns": 1,
-        "avg_px": Decimal(100) if Decimal(filled) else None,
-    }
-    return ExchangeReport(client_order_id=order_id, status=status, filled_qty=Decimal(filled), **(given | fields))
-
-
-def execution(
-    number: int, last: int | str = 1, filled: int | str = 1, price: int = 100, **fields: Any
-) -> ExchangeReport:
-    status = S.FILLED if Decimal(filled) == 4 else S.PARTIALLY_FILLED
-    numbers = {"last_qty": Decimal(last), "last_px": Decimal(price)}
-    return report(status, filled, trade_id=f"trade-{number}", **(numbers | fields))
-
-
-class Log:
-    """Orders and legs, folded from events, as the log has them."""
-
-    def __init__(self, *events: Event) -> None:
-        self.orders, self.positions = Orders(), Positions()
-        for event in events:
-            self.take(event)
-
-    def take(self, event: Event) -> None:
-        applied = self.orders.apply(event)
-        if applied.fill is not None:
-            self.positions.apply(applied.fill)
-
-    @property
-    def ours(self) -> Ours:
-        held = {
-            (symbol, side): leg.quantity
-            for symbol in self.positions.symbols()
-            for side, leg in zip(PositionSide, self.positions.by_symbol(symbol), strict=True)
-            if leg.quantity
-        }
-        return Ours({**self.orders.finished, **self.orders.working}, held)
-
-    def do(self, actions: Iterable[Action]) -> None:
-        """Do what has to be published."""
-        for action in actions:
-            if isinstance(action, PublishReport):
-                known = self.orders.get(action.order_id)
-                assert known is not None
-                cause = Cause(known.submitted_id, known.correlation_id)
-                self.take(report_to_event(action.report, known, cause, "paper", 0, reconciliation=True))
-            elif isinstance(action, RejectNeverThere):
-                self.take(order("order.rejected", order_id=action.order_id, quantity=4))
-
 
 SENT = order(quantity=4)
 ACCEPTED = order("order.accepted", quantity=4)
@@ -123,10 +53,6 @@ class Story(NamedTuple):
 
 def asks(why: str, order_id: str = "order-1", symbol: str = "BTCUSDT") -> AskOrder:
     return AskOrder(order_id, symbol, why)
-
-
-def publishes(*reports: ExchangeReport) -> list[Action]:
-    return [PublishReport(each.client_order_id, each) for each in reports]
 
 
 NOT_LISTED = "it is not among the open orders, which proves nothing"
@@ -351,78 +277,3 @@ def test_a_made_up_fill_is_the_same_each_time_and_worth_what_is_missing() -> Non
     assert reconcile(known.ours, theirs, PROVES_NS, PROVES_NS) == []
     late = {"order-1": Answer(listed, (execution(1), execution(2, 3, 4, 101)))}
     assert reconcile(known.ours, theirs._replace(answers=late), PROVES_NS, PROVES_NS) == [], "what it stood for came"
-
-
-class Venue:
-    """A venue with orders that did something, seeded; it answers questions and pushed every report once."""
-
-    def __init__(self, seed: int) -> None:
-        self.random = random.Random(seed)
-        self.reports: dict[str, ExchangeReport] = {}
-        self.fills: dict[str, list[ExchangeReport]] = {}
-        self.pushed: list[ExchangeReport] = []
-        self.held = Decimal(0)
-        self.sent = [f"order-{number}" for number in range(self.random.randint(1, 5))]
-        for order_id in self.sent:
-            if self.random.random() < 0.8:
-                self._live(order_id)
-
-    def _push(self, made: ExchangeReport) -> None:
-        self.reports[made.client_order_id] = made
-        self.pushed.append(made)
-
-    def _live(self, order_id: str) -> None:
-        version, filled = 1, 0
-        if self.random.random() < 0.1:
-            self._push(report(S.REJECTED, order_id=order_id))
-            return
-        self._push(report(S.ACCEPTED, order_id=order_id))
-        while filled < 4 and self.random.random() < 0.6:
-            last = self.random.randint(1, 4 - filled)
-            filled, version = filled + last, version + 1
-            self.held += last
-            made = execution(version, last, filled, order_id=order_id, version=version)
-            made = ExchangeReport(**{name: getattr(made, name) for name in made.__struct_fields__} | {"trade_id": f"{order_id}-{version}"})  # fmt: skip
-            self.fills.setdefault(order_id, []).append(made)
-            self._push(made)
-        if filled < 4 and self.random.random() < 0.5:
-            self._push(report(S.CANCELLED, filled, order_id=order_id, version=version + 1))
-
-    def open_orders(self) -> dict[str, ExchangeReport]:
-        return {k: each for k, each in self.reports.items() if each.status not in FINISHED}
-
-    def answer(self, order_id: str) -> Answer:
-        return Answer(self.reports.get(order_id), tuple(self.fills.get(order_id, ())))
-
-
-@settings(max_examples=150, deadline=None)
-@given(st.integers(0, 10**6), st.data())
-def test_whatever_was_lost_or_came_in_any_order_it_ends_as_the_venue_says(seed: int, data: st.DataObject) -> None:
-    venue = Venue(seed)
-    log = Log(*(order(order_id=order_id, quantity=4) for order_id in venue.sent))
-    seen = data.draw(st.lists(st.sampled_from(venue.pushed), max_size=12)) if venue.pushed else []
-    log.do(publishes(*seen))
-    theirs = Theirs(None, None, {})
-    rounds = 0
-    while actions := reconcile(log.ours, theirs, PROVES_NS, PROVES_NS):
-        rounds += 1
-        assert rounds < 20, actions
-        log.do(actions)
-        late = [each for each in venue.pushed if data.draw(st.integers(0, 9)) == 0]
-        log.do(publishes(*late))  # reports come meanwhile, again, and out of order
-        for action in actions:
-            if isinstance(action, AskAccount) and action.what == "open orders":
-                theirs = theirs._replace(open_orders=venue.open_orders())
-            elif isinstance(action, AskAccount):
-                theirs = theirs._replace(positions={BTC_LONG: venue.held} if venue.held else {})
-            elif isinstance(action, AskOrder):
-                theirs = theirs._replace(answers={**theirs.answers, action.order_id: venue.answer(action.order_id)})
-            else:
-                assert isinstance(action, PublishReport | RejectNeverThere), action
-    assert log.ours.positions == ({BTC_LONG: venue.held} if venue.held else {})
-    for order_id in venue.sent:
-        ours, asked = log.orders.get(order_id), venue.answer(order_id)
-        assert ours is not None
-        assert set(ours.trades) == {each.trade_id for each in asked.fills}
-        assert ours.status is (S.REJECTED if asked.report is None else asked.report.status)
-    assert reconcile(log.ours, theirs, PROVES_NS, PROVES_NS) == []

@@ -7,92 +7,14 @@ from typing import Any
 
 import pytest
 
+from benches.execution_engine import engine, holding, only, orders_of, report, trading
 from botplatform.core.engine import CancelOrder, Emit, Engine, EngineHost, SubmitOrder
-from botplatform.core.events import (
-    Event,
-    OrderEvent,
-    OrderStatus,
-    OrderType,
-    PositionSide,
-    ReasonBy,
-    Severity,
-    Side,
-    SystemEvent,
-    TradingEvent,
-    TradingState,
-)
-from botplatform.engines.execution import ExecutionEngine
+from botplatform.core.events import OrderStatus, OrderType, PositionSide, ReasonBy, Side, TradingState
 from botplatform.engines.execution.engine import KEEP_DECISIONS
 from botplatform.errors import StateError
-from botplatform.settings import ExecutionSettings, InstrumentSettings, RiskSettings
-from botplatform.testing import decision, event, fill, intent, market, order
-from botplatform.trading.instruments import Instruments
+from botplatform.testing import decision, intent
 from botplatform.trading.orders import client_order_id
 from botplatform.trading.reasons import Reason
-
-
-def engine(price: float | None = 100.0, **limits: Any) -> ExecutionEngine:
-    rules = InstrumentSettings(tick_size=Decimal("0.5"), lot_step=Decimal("0.01"), min_quantity=Decimal("0.02"))
-    made = ExecutionEngine(
-        risk=RiskSettings(**limits),
-        execution=ExecutionSettings.model_validate({}),
-        instruments=Instruments({"BTCUSDT": rules}),
-        symbols=("BTCUSDT", "ETHUSDT"),
-        venue="paper",
-        account_id="paper",
-    )
-    if price is not None:
-        made.handle(market(price=price))
-    return made
-
-
-def orders_of(outputs: Any) -> list[OrderEvent]:
-    return [output.payload for output in outputs if isinstance(output, Emit) and isinstance(output.payload, OrderEvent)]
-
-
-def only(outputs: Any) -> OrderEvent:
-    (payload,) = orders_of(outputs)
-    return payload
-
-
-def report(of: OrderEvent, kind: str, number: int = 1, **fields: Any) -> Event:
-    """Make what comes back from the log about an order that the engine made."""
-    same: dict[str, Any] = {
-        "order_id": of.order_id,
-        "symbol": of.symbol,
-        "side": of.side,
-        "quantity": of.quantity,
-        "strategy": of.strategy,
-        "position_side": of.position_side,
-        "reduce_only": of.reduce_only,
-        "decision_id": of.decision_id,
-        "source": "paper",
-        "version": number,
-        "id": f"{of.order_id}-{kind}-{number}",
-    }
-    if kind == "fill":
-        return fill(fields.pop("price", 100), **(same | {"trade_id": f"{of.order_id}-{number}"} | fields))
-    return order(f"order.{kind}", **(same | fields))
-
-
-def holding(made: ExecutionEngine, side: str, size: str, strategy: str = "test_strategy") -> None:
-    """Let the engine hold a leg, by a decision that was filled."""
-    opened = only(made.handle(decision(intent("open", side, size), strategy=strategy, id=f"open-{side}-{strategy}")))
-    assert opened.status is OrderStatus.SUBMITTED
-    made.handle(report(opened, "fill"))
-
-
-def trading(state: TradingState, reason: str = "") -> Event:
-    kind = {"HALTED": "trading.halted", "REDUCING": "trading.reducing", "ACTIVE": "trading.resumed"}[state]
-    return event(kind, TradingEvent(state, reason))
-
-
-def problems(outputs: Any) -> list[tuple[str, str, Severity | None]]:
-    return [
-        (output.type, output.payload.code, output.payload.severity)
-        for output in outputs
-        if isinstance(output, Emit) and isinstance(output.payload, SystemEvent)
-    ]
 
 
 def test_it_is_an_engine() -> None:
@@ -301,106 +223,6 @@ def test_rule_14_the_trading_state_survives_a_restore_and_ends_with_a_resume() -
     assert only(restored.handle(decision(id="a"))).reason_code == Reason.HALTED
     restored.handle(trading(TradingState.ACTIVE))
     assert only(restored.handle(decision(id="b"))).status is OrderStatus.SUBMITTED
-
-
-def cancels(outputs: Any) -> list[str]:
-    assert all(isinstance(output, CancelOrder) for output in outputs)
-    return [output.order.order_id for output in outputs]
-
-
-def test_a_cancel_asks_for_the_working_orders_of_the_strategys_leg() -> None:
-    made = engine()
-    names = {}
-    for name, side, strategy in (
-        ("mine", "long", "test_strategy"),
-        ("finished", "long", "test_strategy"),
-        ("other-leg", "short", "test_strategy"),
-        ("theirs", "long", "theirs"),
-    ):
-        names[name] = only(made.handle(decision(intent("open", side), strategy=strategy, id=name)))
-    made.handle(report(names["finished"], "fill"))
-    assert cancels(made.handle(decision(intent("cancel"), id="c"))) == [names["mine"].order_id]
-    assert cancels(made.handle(decision(intent("cancel", "short"), id="d"))) == [names["other-leg"].order_id]
-
-
-def test_a_cancel_may_name_its_order() -> None:
-    made = engine()
-    first, second = (only(made.handle(decision(id=name))) for name in ("a", "b"))
-    assert cancels(made.handle(decision(intent("cancel", order_id=second.order_id), id="c"))) == [second.order_id]
-    made.handle(report(first, "fill"))
-    assert made.handle(decision(intent("cancel", order_id=first.order_id), id="d")) == []
-    theirs = decision(intent("cancel", order_id=second.order_id), id="e", strategy="theirs")
-    assert problems(made.handle(theirs)) == [("system.warning", "UNKNOWN_ORDER", Severity.WARNING)]
-
-
-def test_rule_7_a_request_to_cancel_leaves_the_order_at_work_until_the_venue_says_so() -> None:
-    made = engine()
-    opened = only(made.handle(decision()))
-    made.handle(decision(intent("cancel"), id="c"))
-    assert len(made.orders.open()) == 1
-    made.handle(report(opened, "cancelled", 2))
-    made.handle(report(opened, "fill", 3))
-    assert made.positions.by_symbol("BTCUSDT")[0].quantity == 1
-
-
-def test_rule_8_a_fill_counts_once_in_the_position_and_a_conflict_is_told() -> None:
-    made = engine()
-    opened = only(made.handle(decision()))
-    filled = report(opened, "fill")
-    assert made.handle(filled) == made.handle(filled) == ()
-    conflict = report(opened, "fill", 2, price=99, trade_id=f"{opened.order_id}-1")
-    assert problems(made.handle(conflict)) == [("system.warning", "CONFLICTING_FILL", Severity.WARNING)]
-    leg, _ = made.positions.by_symbol("BTCUSDT")
-    assert (leg.quantity, leg.avg_px_open) == (Decimal(1), Decimal(100))
-
-
-def test_rule_10_an_overfill_is_refused_and_told_as_critical() -> None:
-    made = engine()
-    opened = only(made.handle(decision()))
-    made.handle(report(opened, "fill"))
-    over = report(opened, "fill", 2)
-    outputs = made.handle(over)
-    assert problems(outputs) == [("system.error", "OVERFILL", Severity.CRITICAL)]
-    (output,) = outputs
-    assert isinstance(output, Emit)
-    assert isinstance(output.payload, SystemEvent)
-    assert (output.payload.symbol, output.payload.event_id) == ("BTCUSDT", over.id)
-    assert made.positions.by_symbol("BTCUSDT")[0].quantity == 1
-
-
-@pytest.mark.parametrize(
-    ("first", "then", "expected"),
-    [
-        ("fill", "accepted", ("system.warning", "STALE_REPORT", Severity.INFO)),
-        ("rejected", "cancelled", ("system.warning", "ILLEGAL_TRANSITION", Severity.WARNING)),
-    ],
-)
-def test_rule_11_reports_that_cannot_be_are_told(first: str, then: str, expected: tuple[Any, ...]) -> None:
-    made = engine()
-    opened = only(made.handle(decision()))
-    made.handle(report(opened, first, 2))
-    assert problems(made.handle(report(opened, then, 3))) == [expected]
-
-
-def test_a_report_of_a_foreign_order_is_told() -> None:
-    outputs = engine().handle(fill(position_side=None))
-    assert problems(outputs) == [("system.warning", "UNKNOWN_ORDER", Severity.WARNING)]
-
-
-def test_rule_6_pending_are_the_orders_whose_outcome_nobody_knows() -> None:
-    made = engine()
-    names = [only(made.handle(decision(id=name))) for name in ("submitted", "unknown", "accepted", "filled", "denied")]
-    for one, kind in zip(names[1:], ("unknown", "accepted", "fill", "denied"), strict=True):
-        made.handle(report(one, kind))
-    assert [record.decision_id for record in made.pending] == ["submitted", "unknown"]
-
-
-def test_rule_25_a_denial_of_the_last_gate_ends_the_order_and_frees_its_exposure() -> None:
-    made = engine(max_position_notional=Decimal(100))
-    stale = only(made.handle(decision(id="a")))
-    assert made.handle(report(stale, "denied", reason_code="STALE_DECISION")) == ()
-    assert made.pending == []
-    assert only(made.handle(decision(id="b"))).status is OrderStatus.SUBMITTED
 
 
 @pytest.mark.parametrize("garbage", [b"", b"{}", b"\xff", b'{"orders": 1}'])
