@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable
 from prometheus_client import CollectorRegistry, Counter, Histogram
 
 from botplatform.bus.memory import InMemoryLog
-from botplatform.core.event_bus import Delivery
+from botplatform.core.event_bus import Delivery, Right
 from botplatform.core.events import Event
 from botplatform.core.seam import Clock, SystemClock
 from botplatform.engines.signals.engine import SignalsEngine
@@ -81,7 +81,7 @@ class Quiet(InMemoryLog):
     def __init__(self) -> None:
         super().__init__({})
 
-    async def publish_all(self, events: Iterable[Event]) -> None:
+    async def publish_all(self, events: Iterable[Event], *, right: Right | None = None) -> None:
         """Do nothing."""
 
 

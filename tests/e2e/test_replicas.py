@@ -37,13 +37,14 @@ class Cluster:
     overrides: list[str]
     processes: list[asyncio.subprocess.Process] = field(default_factory=list)
 
-    async def start(self) -> asyncio.subprocess.Process:
+    async def start(self, crash_at: str = "") -> asyncio.subprocess.Process:
+        armed = {"BOTPLATFORM_CRASH_AT": crash_at, "BOTPLATFORM_CRASH_POINTS": "1"} if crash_at else {}
         arguments = [part for each in self.overrides for part in ("--set", each)]
         process = await asyncio.create_subprocess_exec(
             sys.executable,
             *("-m", "botplatform.cli", *arguments, "run", "--engine", "signals"),
             stderr=asyncio.subprocess.PIPE,
-            env={name: value for name, value in os.environ.items() if not name.startswith("BOTPLATFORM_")},
+            env={name: value for name, value in os.environ.items() if not name.startswith("BOTPLATFORM_")} | armed,
         )
         assert process.stderr is not None
         async with asyncio.timeout(PATIENCE_S):
@@ -163,6 +164,26 @@ async def ordeal(cluster: Cluster, count: int, rate: float) -> None:
 
 async def test_nothing_is_lost_doubled_or_late_whatever_happens_to_the_processes(cluster: Cluster) -> None:
     await ordeal(cluster, count=12_000, rate=800)
+
+
+@pytest.mark.parametrize("point", ["publish.before", "write.before"])
+async def test_what_was_about_to_be_published_is_not_doubled_after_a_long_pause(cluster: Cluster, point: str) -> None:
+    """A process that has looked at its lease is paused until its successor's ids are forgotten, then goes on."""
+    paused = await cluster.start(crash_at=f"{point}:300:pause")
+    await cluster.start()
+    load = asyncio.create_task(cluster.publish(4_000, 800))
+    async with asyncio.timeout(PATIENCE_S):
+        while "T (stopped)" not in Path(f"/proc/{paused.pid}/status").read_text():  # noqa: ASYNC110, ASYNC240  # no event
+            await asyncio.sleep(0.05)
+    await load
+    await cluster.handled()
+    await asyncio.sleep(DUPLICATE_WINDOW_S + 1)  # on the server's clock: there is nothing to ask
+    paused.send_signal(signal.SIGCONT)
+    await asyncio.sleep(cluster.settings.bus.lease_s)
+    paused.send_signal(signal.SIGTERM)
+    _, errors = await paused.communicate()
+    assert paused.returncode == 0, errors.decode()
+    check(await cluster.log(), cluster.settings, 4_000)
 
 
 @pytest.mark.slow

@@ -30,9 +30,9 @@ from botplatform.bus.jetstream.bus import JetStreamEventBus
 from botplatform.bus.jetstream.kv import Bucket
 from botplatform.bus.jetstream.subjects import partition
 from botplatform.bus.server import EmbeddedServer
+from botplatform.core.crash_points import POINTS
 from botplatform.core.events import ActionIntent, Event, MarketEvent, OrderEvent, OrderStatus, StrategyEvent
 from botplatform.core.seam import SystemClock, derive_id, seeded
-from botplatform.runtime.crash_points import POINTS
 from botplatform.runtime.exchange_choice import build_remote_paper
 from botplatform.settings import Settings, load_settings
 from botplatform.testing import intent
@@ -83,17 +83,19 @@ class Fate(NamedTuple):
 
 _STEPS = [point for point in POINTS if point.partition(".")[0] not in ("claim", "takeover")]
 _TAKING = [point for point in POINTS if point not in _STEPS]
+_KINDS = ("join", "double", "pause", "double", "again", "again", "any")
 
 
 def fate_of(number: int) -> Fate:
     """Return what happens in a round: the same in every run."""
-    cycle, place = divmod(number, 20)
+    cycle, place = divmod(number, len(_STEPS) + len(_KINDS))
     taking = _TAKING[(place + cycle) % len(_TAKING)]
     if place < len(_STEPS):
         return Fate("step", _STEPS[place], 1 + (cycle + place) % 3)
-    kind = ("join", "double", "pause", "double", "again", "again", "any")[place - len(_STEPS)]
+    kind = _KINDS[place - len(_STEPS)]
     if kind == "pause":
-        return Fate(kind, ("send.before", "gate.after", "report.before", "submitted.after")[cycle % 4], 1 + cycle % 2)
+        points = ("send.before", "gate.after", "report.before", "submitted.after", "write.before", "publish.before")
+        return Fate(kind, points[cycle % len(points)], 1 + cycle % 2)
     if kind == "again":
         return Fate(kind, ("send.before", "send.after", "gate.after", "report.before")[(cycle * 2 + place) % 4])
     return Fate(kind, taking, {"join": 1 + cycle % 2, "double": 3 + cycle % 2}.get(kind, 1))

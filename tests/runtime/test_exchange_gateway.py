@@ -458,6 +458,10 @@ class Lease:
         return self.held.is_set()
 
     @property
+    def ended(self) -> bool:
+        return False
+
+    @property
     def left_s(self) -> float:
         return 1.0 if self.valid else 0.0
 

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 import pytest
 
 from botplatform.bus.memory import InMemoryLog
+from botplatform.core.event_bus import Right
 from botplatform.core.events import Event, MarketEvent
 from botplatform.core.seam import SimulatedClock
 from botplatform.errors import BusError
@@ -24,7 +25,7 @@ class SlowLog(InMemoryLog):
         self.stall_s = stall_s
         self.calls: list[tuple[float, int]] = []
 
-    async def publish_all(self, events: Iterable[Event]) -> None:
+    async def publish_all(self, events: Iterable[Event], *, right: Right | None = None) -> None:
         given = list(events)
         self.calls.append(((self.clock.now_ns() - START_NS) / 1e9, len(given)))
         if len(self.calls) == self.stall_at:
@@ -96,7 +97,7 @@ async def test_it_ends_when_it_is_stopped_and_reports_what_is_stored(clock: Simu
 
 async def test_what_the_log_refuses_ends_it(clock: SimulatedClock) -> None:
     class Full(SlowLog):
-        async def publish_all(self, events: Iterable[Event]) -> None:
+        async def publish_all(self, events: Iterable[Event], *, right: Right | None = None) -> None:
             raise BusError("the log is full")
 
     log = Full(clock)

@@ -136,7 +136,7 @@ class Refusing(InMemoryLog):
             raise StreamError(f"there is no consumer for {group}")
         await super().attach(group, handler, after=after, right=right, conflation=conflation)
 
-    async def publish_all(self, events: Iterable[Event]) -> None:
+    async def publish_all(self, events: Iterable[Event], *, right: Right | None = None) -> None:
         given = list(events)
         if self.refused in [event.type for event in given]:
             raise BusError("it has 2000000 bytes, the server takes 1048576")

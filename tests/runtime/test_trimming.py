@@ -57,6 +57,7 @@ class Always:
     """The right of the only process that there is."""
 
     valid = True
+    ended = False
     left_s = 60.0
 
     async def wait_valid(self) -> None:

@@ -75,6 +75,7 @@ class Died:
 
     after_death = True
     valid = True
+    ended = False
     left_s = 60.0
 
     async def wait_valid(self) -> None:

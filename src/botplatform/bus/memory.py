@@ -110,7 +110,7 @@ class InMemoryLog:
         async with self._room:
             self._room.notify_all()
 
-    async def publish_all(self, events: Iterable[Event]) -> None:
+    async def publish_all(self, events: Iterable[Event], *, right: Right | None = None) -> None:  # noqa: ARG002  # as above
         """Publish in order."""
         for event in events:
             await self.publish(event)

@@ -130,6 +130,10 @@ class Right(Protocol):
         """Tell whether the group is ours for certain, now."""
 
     @property
+    def ended(self) -> bool:
+        """Tell whether somebody else has taken the group over: it will not be valid again."""
+
+    @property
     def left_s(self) -> float:
         """Seconds for which the group is ours for certain; 0 or less when it is not."""
 
@@ -162,8 +166,12 @@ class DurableEventBus(AsyncEventBus, Protocol):
     async def detach(self, group: str, *, abandon: bool = False) -> None:
         """Finish the delivery in hand, acknowledge it and stop; `abandon` stops at once and acknowledges nothing."""
 
-    async def publish_all(self, events: Iterable[Event]) -> None:
-        """Publish in order, pipelined; returns when the log has acknowledged every one."""
+    async def publish_all(self, events: Iterable[Event], *, right: Right | None = None) -> None:
+        """Publish in order, pipelined; returns when the log has acknowledged every one.
+
+        By a `right` nothing is sent while that is not valid, and never when that has ended: then this waits until it
+        is cancelled.
+        """
 
     def replay(
         self, patterns: Iterable[str], *, after: int = 0, until: int | None = None, partition: int | None = None

@@ -14,6 +14,7 @@ from typing import Any, Final
 
 from msgspec.structs import replace
 
+from botplatform.core.crash_points import crash_point
 from botplatform.core.engine import CancelOrder, Cause, PendingEffect, SubmitOrder
 from botplatform.core.event_bus import Right
 from botplatform.core.events import Event, OrderEvent, OrderStatus
@@ -24,7 +25,6 @@ from botplatform.errors import DuplicateOrder, ExchangeError, OutcomeUnknown, Re
 from botplatform.exchanges.exchange import Exchange, ExchangeReport, Reconnects
 from botplatform.exchanges.reports import report_to_event
 from botplatform.runtime import gateway_words as words
-from botplatform.runtime.crash_points import crash_point
 from botplatform.runtime.last_gate import LastGate
 from botplatform.runtime.order_inquiry import Inquiry, is_known
 from botplatform.runtime.reconciler import Reconciler

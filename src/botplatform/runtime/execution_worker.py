@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Awaitable, Callable, Sequence
 
+from botplatform.core.crash_points import crash_point
 from botplatform.core.engine import PendingEffect, Step, SubmitOrder
 from botplatform.core.event_bus import DurableEventBus
 from botplatform.core.events import Event, MarketEvent, OrderEvent, TradingState
@@ -12,7 +13,6 @@ from botplatform.core.seam import Clock
 from botplatform.engines.execution.engine import ExecutionEngine
 from botplatform.exchanges.exchange import Exchange, SimulatedExchange
 from botplatform.runtime.checkpoint import Checkpoints
-from botplatform.runtime.crash_points import crash_point
 from botplatform.runtime.exchange_gateway import ExchangeGateway
 from botplatform.runtime.gate import GATEWAY
 from botplatform.runtime.order_worker import AccountShare, OrderWorker

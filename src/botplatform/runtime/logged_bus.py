@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from functools import partial
 from typing import Protocol, runtime_checkable
 from weakref import WeakSet
 
@@ -53,13 +54,13 @@ class LoggedBus:
         """Publish, then tell."""
         await self.publish_all((event,))
 
-    async def publish_all(self, events: Iterable[Event]) -> None:
+    async def publish_all(self, events: Iterable[Event], *, right: Right | None = None) -> None:
         """Publish in order, then tell."""
         given = list(events)
         if self._tracing is None or self._tracing.leaves_out(given):
-            await self._bus.publish_all(given)
+            await self._bus.publish_all(given, right=right)
         else:
-            await self._tracing.publish(given, self._bus.publish_all)
+            await self._tracing.publish(given, partial(self._bus.publish_all, right=right))
         for event in given:
             self._tell(event)
 

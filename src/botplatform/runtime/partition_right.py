@@ -27,6 +27,11 @@ class PartitionRight:
         return self._membership.valid and self._membership.owns(self.ownership)
 
     @property
+    def ended(self) -> bool:
+        """Tell whether somebody else has taken the partition over, or it was given back."""
+        return not self._membership.owns(self.ownership)
+
+    @property
     def left_s(self) -> float:
         """Seconds for which the partition is ours for certain."""
         return self._membership.left_s if self._membership.owns(self.ownership) else 0.0

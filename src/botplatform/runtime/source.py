@@ -64,7 +64,7 @@ class SourceRunner:
         if events and not self._abandoned:
             if self._right is not None and not self._right.valid:
                 await self._right.wait_valid()
-            await self._bus.publish_all(events)
+            await self._bus.publish_all(events, right=self._right)
             self.published += len(events)
             if self.meter is not None:
                 self.meter.sent(events)

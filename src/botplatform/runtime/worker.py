@@ -10,6 +10,7 @@ from typing import Final
 from msgspec.structs import replace
 
 from botplatform.bus.jetstream.setup import CHECKPOINTS, partition_consumer
+from botplatform.core.crash_points import crash_point
 from botplatform.core.engine import Engine, EngineHost, Restorable, Step
 from botplatform.core.event_bus import Conflation, Delivery, DurableEventBus, Right
 from botplatform.core.events import Event, SystemEvent
@@ -18,7 +19,6 @@ from botplatform.core.seam import Clock, derive_id
 from botplatform.core.tasks import end
 from botplatform.errors import BusError, Fenced, LogTrimmed, StateError
 from botplatform.runtime.checkpoint import Checkpoint, Checkpoints, needed_behind
-from botplatform.runtime.crash_points import crash_point
 from botplatform.runtime.left_out import left_out_by, left_out_event
 from botplatform.runtime.poison import FAILED, QUARANTINED, PoisonHandling
 from botplatform.runtime.quarantine import decode, encode
@@ -334,7 +334,8 @@ class EngineWorker(PoisonHandling):
         if new:
             if self._right is not None and not self._right.valid:
                 await self._right.wait_valid()
-            await self._bus.publish_all(new)
+            crash_point("publish.before")
+            await self._bus.publish_all(new, right=self._right)
             self.events_out += len(new)
             self.meter.sent(new)
 

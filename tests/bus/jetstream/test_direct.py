@@ -44,7 +44,7 @@ async def test_messages_go_out_and_come_in_whole_and_in_order_and_a_receiver_tha
         client = connection.client
         subscription = await client.listen("to.*", receive)
         client.send("to.one", b"plain")
-        client.send_with_headers("to.two", "back", "NATS/1.0\r\na: b\r\n\r\n", b"x\r\ny")
+        client.write_now([client.publication("to.two", "back", "NATS/1.0\r\na: b\r\n\r\n", b"x\r\ny")])
         await client.publish("to.three", b"by nats-py", headers={"c": "d"})
         async with asyncio.timeout(60):
             await done.wait()
@@ -52,7 +52,7 @@ async def test_messages_go_out_and_come_in_whole_and_in_order_and_a_receiver_tha
         client.send("to.one", b"nobody listens")
         await client.flush()
         with pytest.raises(nats.errors.MaxPayloadError):
-            client.send_with_headers("to.one", "", "NATS/1.0\r\n\r\n", b"x" * client.max_payload)
+            client.publication("to.one", "", "NATS/1.0\r\n\r\n", b"x" * client.max_payload)
     assert got == [
         (b"to.one", b"plain", None),
         (b"to.two", b"x\r\ny", b"NATS/1.0\r\na: b\r\n\r\n"),

@@ -170,10 +170,13 @@ class JetStreamEventBus:
         """Put an event into the log; return once it is there. Raises `BusError` when the log refuses it for good."""
         await self.publish_all((event,))
 
-    async def publish_all(self, events: Iterable[Event]) -> None:
-        """Publish in order, pipelined; return when the log has acknowledged every one."""
+    async def publish_all(self, events: Iterable[Event], *, right: Right | None = None) -> None:
+        """Publish in order, pipelined; return when the log has acknowledged every one.
+
+        By a `right` nothing is sent while that is not valid, looked at where the bytes go to the socket.
+        """
         await self._taps.ready()
-        await self._publisher.publish(events)
+        await self._publisher.publish(events, right)
 
     def subscribe(self, event_type: str, handler: AsyncHandler) -> None:
         """Await the handler for each event that matches from now on, whoever publishes it.

@@ -2,14 +2,18 @@
 
 nats-py checks and assembles each message's headers when it sends, takes them apart when it receives, and hands every
 message through a queue to a task: more work than all the rest of a delivery. Here a message is sent as one ready
-command, and one that arrives is handed over where it is parsed. Everything else (connecting, reconnecting,
+command, at once where the caller has just looked whether it may be, and one that arrives is handed over where it is
+parsed. Everything else (connecting, reconnecting,
 subscribing again, requests) is nats-py's own.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+import contextlib
+import socket
+import struct
+from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple, TypeAlias
 
 import nats.errors
@@ -21,6 +25,12 @@ from botplatform.bus.jetstream.credentials import GuardedClient
 __all__ = ["DirectClient", "Receive", "Status", "parse_status"]
 
 PING: Final = b"PING\r\n"
+UNDELIVERED_MS: Final = 20_000
+"""Milliseconds after which the kernel gives up a connection that does not acknowledge what was sent."""
+UNACKNOWLEDGED: Final[int | None] = getattr(socket, "TCP_USER_TIMEOUT", None)
+"""The option of Linux that bounds this; elsewhere pings do, which are slower."""
+AT_ONCE: Final = struct.pack("ii", 1, 0)
+"""Close without sending what waits (the option SO_LINGER with no time)."""
 Receive: TypeAlias = Callable[[bytes, bytes, bytes, bytes | None], None]
 """Called with subject, reply, body and headers as they came over the wire; it must not wait."""
 
@@ -63,23 +73,43 @@ class DirectClient(GuardedClient):
             raise
 
     def send(self, subject: str, body: bytes, *, reply: str = "") -> None:
-        """Send a message without headers; raises what `send_ready` raises."""
-        self.send_ready(f"PUB {subject} {reply} {len(body)}\r\n".encode(), body)
+        """Put a message without headers behind what waits for the socket; raises what `check_open` raises."""
+        self.check_open()
+        command = b"%b%b\r\n" % (f"PUB {subject} {reply} {len(body)}\r\n".encode(), body)
+        self._pending.append(command)
+        self._pending_data_size += len(command)
+        self._count(1, len(body))
+        if self._flush_queue is not None and self._flush_queue.empty():
+            self._flush_queue.put_nowait(asyncio.get_running_loop().create_future())
 
-    def send_with_headers(self, subject: str, reply: str, headers: str, body: bytes) -> None:
-        """Send a message with a whole block of headers in ASCII, its first line and the empty one included.
+    def publication(self, subject: str, reply: str, headers: str, body: bytes) -> bytes:
+        """Return the command that publishes, for `write_now`; the headers are a whole block in ASCII.
 
-        Raises what `send_ready` raises, and `MaxPayloadError` when the server takes less.
+        That has its first line and the empty one. Raises `MaxPayloadError` when the server takes less.
         """
         size = len(headers) + len(body)
         if size > self._max_payload:
             raise nats.errors.MaxPayloadError
-        self.send_ready(f"HPUB {subject} {reply} {len(headers)} {size}\r\n{headers}".encode(), body)
+        return b"%b%b\r\n" % (f"HPUB {subject} {reply} {len(headers)} {size}\r\n{headers}".encode(), body)
 
-    def send_ready(self, head: bytes, body: bytes) -> None:
-        """Put a command behind what waits for the socket.
+    def write_now(self, commands: Sequence[bytes]) -> None:
+        """Hand commands to the socket, behind what waits for it, before this returns; raises what `check_open` raises."""
+        self.check_open()
+        ahead, self._pending, self._pending_data_size = self._pending, [], 0
+        assert self._transport is not None  # it is connected
+        self._transport.writelines([*ahead, *commands])
+        self._count(len(commands), sum(map(len, commands)))
 
-        Raises `ConnectionClosedError`, `ConnectionDrainingError`, and `OutboundBufferLimitError` while there is no
+    @property
+    def unsent_bytes(self) -> int:
+        """Bytes that were handed over and that the socket has not taken."""
+        found = self._socket_writer
+        return 0 if found is None else found.transport.get_write_buffer_size()
+
+    def check_open(self) -> None:
+        """Raise where nothing can be sent.
+
+        `ConnectionClosedError`, `ConnectionDrainingError`, and `OutboundBufferLimitError` while there is no
         connection: nothing is kept for the next one, because what was lost on this one has to go first.
         """
         if self.is_closed:
@@ -88,13 +118,30 @@ class DirectClient(GuardedClient):
             raise nats.errors.ConnectionDrainingError
         if not self.is_connected or self._flush_queue is None:
             raise nats.errors.OutboundBufferLimitError
-        command = b"%b%b\r\n" % (head, body)
-        self._pending.append(command)
-        self._pending_data_size += len(command)
-        self.stats["out_msgs"] += 1
-        self.stats["out_bytes"] += len(body)
-        if self._flush_queue.empty():
-            self._flush_queue.put_nowait(asyncio.get_running_loop().create_future())
+
+    def _count(self, messages: int, size: int) -> None:
+        self.stats["out_msgs"] += messages
+        self.stats["out_bytes"] += size
+
+    @property
+    def _socket_writer(self) -> asyncio.StreamWriter | None:
+        return getattr(self._transport, "_io_writer", None)
+
+    async def _process_connect_init(self) -> None:
+        """Bound the time for which the kernel keeps trying to deliver: what comes later may not come at all."""
+        writer = self._socket_writer
+        if writer is not None and UNACKNOWLEDGED is not None:
+            writer.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, UNACKNOWLEDGED, UNDELIVERED_MS)
+        await super()._process_connect_init()
+
+    async def _attempt_reconnect(self) -> None:
+        """Drop what the old connection still holds, here and in the kernel: it would come late, and out of order."""
+        writer = self._socket_writer
+        if writer is not None and not writer.transport.is_closing():
+            with contextlib.suppress(OSError):  # the other side has closed it
+                writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, AT_ONCE)
+            writer.transport.abort()
+        await super()._attempt_reconnect()
 
     async def _send_ping(self, future: asyncio.Future[bool] | None = None) -> None:
         """Ask behind what waits for the socket: nats-py asks ahead of it, so that its `flush` says nothing about it."""

@@ -47,6 +47,11 @@ class Lease:
         return self._clock.monotonic_ns() < self._until_ns
 
     @property
+    def ended(self) -> bool:
+        """Tell whether another process has it for good: never, because then this one ends."""
+        return False
+
+    @property
     def left_s(self) -> float:
         """Seconds for which the group is ours for certain; 0 or less when it is not."""
         return (self._until_ns - self._clock.monotonic_ns()) / 1e9

@@ -1,7 +1,7 @@
 """Publishing into the log: pipelined, in order, nothing lost and nothing doubled across reconnections.
 
 Events go out without waiting for each acknowledgement, as many as the window holds. After a reconnection, or when
-an acknowledgement does not come, nothing new is sent until all that is not acknowledged was sent again in its
+an acknowledgement does not come, or the right to publish has lapsed, nothing new is sent until all that is not acknowledged was sent again in its
 order (go-back-N); the server drops repetitions by their id. Independent retries would store events out of order.
 """
 
@@ -18,11 +18,13 @@ import nats.errors
 
 from botplatform.bus.jetstream.connection import ApiError, Connection
 from botplatform.bus.jetstream.limits import Room
+from botplatform.bus.jetstream.outgoing import Batch, Outgoing, Sent
 from botplatform.bus.jetstream.replay import replay
 from botplatform.bus.jetstream.stored import Counters
-from botplatform.bus.jetstream.subjects import partition, published
+from botplatform.bus.jetstream.subjects import partition
 from botplatform.bus.jetstream.trimmed import read_trimmed
 from botplatform.bus.jetstream.wire import Headers, encode
+from botplatform.core.event_bus import Right
 from botplatform.core.events import Event
 from botplatform.core.log_scope import about
 from botplatform.core.tasks import end
@@ -65,44 +67,6 @@ class _Answer(msgspec.Struct):
 _ANSWER: Final = msgspec.json.Decoder(_Answer)
 
 
-class _Batch:
-    """Events that are published together, and what their publisher waits for."""
-
-    __slots__ = ("complete", "done", "error", "full", "waiting")
-
-    def __init__(self) -> None:
-        self.waiting = 0
-        self.complete = False
-        self.error: BusError | None = None
-        self.full: list[Event] = []
-        self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-
-    def settle(self) -> None:
-        if self.complete and not self.waiting and not self.done.done():
-            if self.error is None:
-                self.done.set_result(None)
-            else:
-                self.done.set_exception(self.error)
-
-
-class _Sent:
-    """An event on its way."""
-
-    __slots__ = ("batch", "body", "event", "first_ns", "headers", "id", "place", "sent_ns", "subject", "type")
-
-    def __init__(self, event: Event, body: bytes, headers: str, batch: _Batch, partition: int) -> None:
-        self.event = event
-        self.id = event.id
-        self.type = event.type
-        self.place = (event.type, partition)
-        self.subject = published(event.type, event.key)
-        self.body = body
-        self.headers = headers
-        self.batch = batch
-        self.sent_ns = 0
-        self.first_ns = 0
-
-
 class Publisher:
     """Puts events into the log over one connection."""
 
@@ -119,11 +83,12 @@ class Publisher:
         self._partition_count = settings.partitions
         self._partitions: dict[str, int] = {}
         self._turn = asyncio.Lock()
-        self._unacknowledged: dict[int, _Sent] = {}
+        self._unacknowledged: dict[int, Sent] = {}
         self._bytes = 0
         self._number = 0
         self._inbox = ""
         self._inbox_bytes = 0
+        self._outgoing = Outgoing(connection.client, self._recover)
         self._may_send = asyncio.Event()
         self._may_send.set()
         self._held = False
@@ -157,21 +122,24 @@ class Publisher:
         await end(self._watch, self._recovery)
         self.fail(BusError("the bus was closed before the log acknowledged the event: it may or may not be in the log"))
 
-    async def publish(self, events: Iterable[Event]) -> None:
+    async def publish(self, events: Iterable[Event], right: Right | None = None) -> None:
         """Publish in order; return when the log has acknowledged every one.
+
+        By a `right` nothing is sent, not even again, while that is not valid; and for ever, until cancelled, when
+        somebody else has taken over what it is for.
 
         Raises `BusError` for the first that the log refused for good (the event is too large, this user may not),
         and `LogFull` when it has no room; the others are in the log, and publishing all again is safe. Ticks wait
         until there is room. While the connection is down it waits.
         """
-        batch = await self._publish(events)
+        batch = await self._publish(events, right)
         while batch.full:
             self._room.mark_full()
-            batch = await self._publish(batch.full)
+            batch = await self._publish(batch.full, right)
 
-    async def _publish(self, events: Iterable[Event]) -> _Batch:
+    async def _publish(self, events: Iterable[Event], right: Right | None) -> Batch:
         """Publish, and say what there was no room for, if that were nothing but ticks."""
-        batch = _Batch()
+        batch = Batch(right)
         rest = iter(events)
         try:
             while turn := list(islice(rest, TURN)):
@@ -190,9 +158,9 @@ class Publisher:
                 raise
         return batch
 
-    async def _send_all(self, events: Sequence[Event], batch: _Batch) -> None:
+    async def _send_all(self, events: Sequence[Event], batch: Batch) -> None:
         for event in events:
-            sent = _Sent(event, encode(event), self.headers.block(event), batch, self._partition_of(event.key))
+            sent = Sent(event, encode(event), self.headers.block(event), batch, self._partition_of(event.key))
             while not self._may_send.is_set():
                 await self._may_send.wait()
             if self._broken is not None:
@@ -207,7 +175,7 @@ class Publisher:
             found = self._partitions[key] = partition(key, self._partition_count)
         return found
 
-    def _send(self, sent: _Sent) -> None:
+    def _send(self, sent: Sent) -> None:
         self._number += 1
         number = self._number
         self._unacknowledged[number] = sent
@@ -218,11 +186,12 @@ class Publisher:
             self._may_send.clear()
         self._write(number, sent)
 
-    def _write(self, number: int, sent: _Sent) -> None:
+    def _write(self, number: int, sent: Sent) -> None:
         sent.sent_ns = self._clock.monotonic_ns()
         sent.first_ns = sent.first_ns or sent.sent_ns
         try:
-            self._connection.client.send_with_headers(sent.subject, f"{self._inbox}.{number}", sent.headers, sent.body)
+            client, reply = self._connection.client, f"{self._inbox}.{number}"
+            self._outgoing.add(client.publication(sent.subject, reply, sent.headers, sent.body), sent.batch.right)
         except nats.errors.OutboundBufferLimitError:
             self._hold()  # the connection is being lost: sent again when it is back
         except nats.errors.MaxPayloadError:
@@ -253,7 +222,7 @@ class Publisher:
             self.newest[sent.place] = sequence
         sent.batch.settle()
 
-    def _take(self, number: int) -> _Sent:
+    def _take(self, number: int) -> Sent:
         sent = self._unacknowledged.pop(number)
         self._bytes -= len(sent.body)
         sent.batch.waiting -= 1
@@ -291,6 +260,7 @@ class Publisher:
     def fail(self, error: BusError) -> None:
         """Fail everything that is on its way, and whatever comes."""
         self._broken = error
+        self._outgoing.clear()
         for number in list(self._unacknowledged):
             sent = self._take(number)
             sent.batch.error = sent.batch.error or error
@@ -300,6 +270,7 @@ class Publisher:
     def _hold(self) -> None:
         self._held = True
         self._may_send.clear()
+        self._outgoing.clear()
 
     def _recover(self) -> None:
         """Send everything again that is not acknowledged, once the log is back."""
@@ -314,6 +285,7 @@ class Publisher:
             self._again = False
             try:
                 await self._connection.connected.wait()
+                await self._wait_rights()
                 info = await self._connection.api(f"STREAM.INFO.{self._stream}", timeout_s=1.0)
                 await self._find_stored(info["state"]["last_seq"])
             except ApiError as e:
@@ -338,6 +310,19 @@ class Publisher:
         self._held = False
         if len(self._unacknowledged) < self._window and self._bytes < WINDOW_BYTES:
             self._may_send.set()
+
+    async def _wait_rights(self) -> None:
+        """Wait until all that is sent again may be sent, and forget what others have taken over."""
+        for number, sent in list(self._unacknowledged.items()):
+            right = sent.batch.right
+            while right is not None and not right.valid and number in self._unacknowledged:
+                if right.ended:
+                    sent.batch.waiting += (
+                        1  # its publisher waits until it is cancelled: nobody can say what became of it
+                    )
+                    self._take(number)
+                else:
+                    await self._clock.sleep(RETRY_S)
 
     async def _find_stored(self, last: int) -> None:
         """After a long time away, look up what the log has: the server may have forgotten the ids by now."""

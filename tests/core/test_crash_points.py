@@ -9,11 +9,11 @@ import sys
 
 import pytest
 
+from botplatform.core.crash_points import POINTS, CrashPoints
 from botplatform.errors import SettingsError
-from botplatform.runtime.crash_points import POINTS, CrashPoints
 from botplatform.settings import Settings, load_settings
 
-PASSES = "from botplatform.runtime.crash_points import crash_point as p; p('send.before'); print(1); p('send.before')"
+PASSES = "from botplatform.core.crash_points import crash_point as p; p('send.before'); print(1); p('send.before')"
 
 
 def run(**variables: str) -> tuple[int, str]:

@@ -1,0 +1,192 @@
+"""Nothing leaves for the log by a right that has lapsed: not at first, and not when it is sent again."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator
+
+import pytest
+
+from botplatform import testing
+from botplatform.bus.jetstream import JetStreamEventBus, direct
+from botplatform.bus.jetstream.connection import connect_nats
+from botplatform.bus.server import EmbeddedServer
+from botplatform.core.events import Event
+from botplatform.settings import BusSettings, NatsSettings
+
+
+class Hands:
+    """A right in the hands of the test; `looks` is how often it may be looked at before it lapses."""
+
+    def __init__(self, looks: int = -1) -> None:
+        self.looks = looks
+        self.ended = False
+        self.looked = 0
+
+    @property
+    def valid(self) -> bool:
+        self.looked += 1
+        if self.looks > 0:
+            self.looks -= 1
+        return self.looks != 0 and not self.ended
+
+    @property
+    def left_s(self) -> float:
+        return 1.0 if self.looks and not self.ended else 0.0
+
+    async def wait_valid(self) -> None:
+        raise AssertionError("the bus looks for itself")
+
+
+def ticks(count: int, start: int = 0) -> list[Event]:
+    return [testing.market("BTCUSDT", 1.0 + i, id=f"tick-{i}") for i in range(start, start + count)]
+
+
+@pytest.fixture
+async def forgetful(empty_server: EmbeddedServer) -> AsyncIterator[JetStreamEventBus]:
+    """A bus whose server knows ids for a second only."""
+    settings = BusSettings(duplicate_window_s=1)
+    async with await JetStreamEventBus.connect(NatsSettings(url=empty_server.url), settings, groups={}) as bus:
+        yield bus
+
+
+async def stored(bus: JetStreamEventBus) -> list[str]:
+    return [delivery.event.id async for delivery in bus.replay(["*"])]
+
+
+async def test_what_waits_for_the_socket_waits_for_the_right(forgetful: JetStreamEventBus) -> None:
+    right = Hands(looks=0)
+    publishing = asyncio.create_task(forgetful.publish_all(ticks(5), right=right))
+    async with asyncio.timeout(60):
+        while right.looked < 3:  # noqa: ASYNC110  # it looks again and again
+            await asyncio.sleep(0.01)
+    assert await stored(forgetful) == []
+    right.looks = -1
+    async with asyncio.timeout(60):
+        await publishing
+    assert await stored(forgetful) == [f"tick-{index}" for index in range(5)]
+
+
+async def test_after_a_lapse_what_was_sent_before_is_not_stored_again_and_all_stays_in_order(
+    forgetful: JetStreamEventBus,
+) -> None:
+    """The right lapses in the middle of many; what others publish meanwhile comes behind."""
+    right = Hands(looks=2)
+    publishing = asyncio.create_task(forgetful.publish_all(ticks(600), right=right))
+    async with asyncio.timeout(60):
+        while right.looked < 4:  # noqa: ASYNC110  # it looks again and again
+            await asyncio.sleep(0.01)
+    before = await stored(forgetful)
+    assert before == [f"tick-{index}" for index in range(len(before))]
+    assert len(before) < 600
+    others = asyncio.create_task(forgetful.publish_all([testing.market("ETHUSDT", 1.0, id="other")]))
+    await asyncio.sleep(1.5)  # the server forgets, on its own clock
+    right.looks = -1
+    async with asyncio.timeout(60):
+        await asyncio.gather(publishing, others)
+    found = await stored(forgetful)
+    assert [each for each in found if each != "other"] == [f"tick-{index}" for index in range(600)]
+    assert found.count("other") == 1
+
+
+async def test_what_another_has_taken_over_is_never_sent_and_holds_nobody_up(forgetful: JetStreamEventBus) -> None:
+    right = Hands()
+    right.ended = True
+    publishing = asyncio.create_task(forgetful.publish_all(ticks(5), right=right))
+    async with asyncio.timeout(60):
+        await forgetful.publish_all(ticks(3, start=5))
+        while forgetful.in_flight:  # noqa: ASYNC110  # it has no event
+            await asyncio.sleep(0.01)
+        await forgetful.publish_all(ticks(2, start=8))
+    assert await stored(forgetful) == [f"tick-{index}" for index in range(5, 10)]
+    assert not publishing.done()
+    publishing.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await publishing
+
+
+async def test_what_is_sent_again_on_another_connection_asks_for_the_right_again(
+    forgetful: JetStreamEventBus,
+) -> None:
+    """Handed to the bus by a valid right, and lost with the connection; the successor has published it meanwhile."""
+    right, client = Hands(), forgetful.connection.client
+    client.write_now = lambda commands: None  # type: ignore[method-assign]  # lost on the way
+    publishing = asyncio.create_task(forgetful.publish_all(ticks(5), right=right))
+    async with asyncio.timeout(60):
+        while not right.looked:  # noqa: ASYNC110  # every turn of the loop counts
+            await asyncio.sleep(0)
+    del client.write_now
+    right.ended = True
+    await client.force_reconnect()
+    async with asyncio.timeout(60):
+        await forgetful.publish_all(ticks(1, start=5))
+    assert await stored(forgetful) == ["tick-5"]
+    publishing.cancel()
+
+
+async def test_what_a_connection_that_is_given_up_still_holds_does_not_come_late(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A server that reads nothing more fills the buffers, here and in the kernel; they go with the connection."""
+    monkeypatch.setattr(direct, "UNDELIVERED_MS", 600_000)  # so that it is not the kernel that gives it up
+    arrived = asyncio.Queue[bytes]()
+    go_on = asyncio.Event()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            await proxy(reader, writer)
+        finally:
+            writer.close()
+
+    async def proxy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        there_reader, there = await asyncio.open_connection("127.0.0.1", server.port)
+        back = asyncio.create_task(copy(there_reader, writer))
+        try:
+            while data := await reader.read(65536):
+                if b"stop reading" in data:
+                    await go_on.wait()
+                    while rest := await reader.read(65536):
+                        arrived.put_nowait(rest)
+                    arrived.put_nowait(b"")
+                    return
+                there.write(data)
+        except ConnectionResetError:
+            arrived.put_nowait(b"")
+        finally:
+            back.cancel()
+            there.close()
+
+    async def copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while data := await reader.read(65536):
+            writer.write(data)
+
+    async with EmbeddedServer() as server:
+        listening = await asyncio.start_server(serve, "127.0.0.1", 0)
+        port = listening.sockets[0].getsockname()[1]
+        async with await connect_nats(NatsSettings(url=f"nats://127.0.0.1:{port}")) as connection:
+            client = connection.client
+            writer = client._socket_writer
+            assert writer is not None
+            option = writer.get_extra_info("socket").getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT)
+            assert option == 600_000
+            client.send("stop reading", b"")
+            await asyncio.sleep(0)
+            given = 0
+            while not client.unsent_bytes:
+                client.write_now([b"PUB much 65536\r\n" + bytes(65536) + b"\r\n"])
+                given += 65536
+            await client.force_reconnect()
+            async with asyncio.timeout(60):
+                await connection.connected.wait()
+                while connection.reconnects == 0:  # noqa: ASYNC110  # it has no event
+                    await asyncio.sleep(0.01)
+            go_on.set()
+            async with asyncio.timeout(60):
+                last = await arrived.get()
+            while last:  # it ends with the reset
+                given -= len(last)
+                async with asyncio.timeout(60):
+                    last = await arrived.get()
+            assert given > 0
+        listening.close()
