@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 
 import pytest
 from hypothesis import HealthCheck, settings
 
+from botplatform.bus.server import EmbeddedServer
 from botplatform.testing.postgres import PostgresServer, how_to_get_it, postgres_server
 
 settings.register_profile("any-machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -22,3 +24,12 @@ def postgres() -> Iterator[PostgresServer]:
         pytest.skip(reason)
     with postgres_server() as server:
         yield server
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[EmbeddedServer]:
+    """A NATS server of the module's own."""
+    running = EmbeddedServer()
+    asyncio.run(running.start())
+    yield running
+    running.stop()

@@ -5,7 +5,6 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -121,14 +120,6 @@ def test_tail_refuses_a_pattern_that_means_nothing() -> None:
 def test_a_bus_of_one_process_cannot_be_watched() -> None:
     result = CliRunner().invoke(app, ["--set", "bus.backend=memory", "events", "tail"])
     assert (result.exit_code, "set it to jetstream" in result.stderr) == (4, True)
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[EmbeddedServer]:
-    started = EmbeddedServer()
-    asyncio.run(started.start())
-    yield started
-    started.stop()
 
 
 def start(server: EmbeddedServer, *arguments: str) -> subprocess.Popen[str]:

@@ -10,7 +10,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -23,14 +23,6 @@ from botplatform.settings import BusSettings, NatsSettings
 from botplatform.store.sqlite import SqliteEventStore
 
 PATIENCE_S = 60.0
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[EmbeddedServer]:
-    running = EmbeddedServer()
-    asyncio.run(running.start())
-    yield running
-    running.stop()
 
 
 def command(*arguments: str) -> list[str]:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from itertools import count
 from typing import ClassVar
 
 import msgspec
 import pytest
 
+from benches.dead_letters import emptied, letters_of
 from botplatform.bus.jetstream.bus import JetStreamEventBus
 from botplatform.bus.jetstream.dead_letters import DeadLetterStream
 from botplatform.bus.server import EmbeddedServer
@@ -21,7 +22,6 @@ from botplatform.runtime.checkpoint import BucketCheckpoints
 from botplatform.runtime.dead_letters import DeadLetter, Ruling, StreamDeadLetters, Verdict
 from botplatform.runtime.replay import LogReplay
 from botplatform.runtime.worker import EngineWorker
-from botplatform.settings import BusSettings, NatsSettings
 from botplatform.testing import market
 
 PATIENCE_S = 60.0
@@ -63,25 +63,10 @@ class FixedEngine(CountingEngine):
     POISON: ClassVar[set[float]] = set()
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[EmbeddedServer]:
-    running = EmbeddedServer()
-    asyncio.run(running.start())
-    yield running
-    running.stop()
-
-
 @pytest.fixture
 async def bus(server: EmbeddedServer) -> AsyncIterator[JetStreamEventBus]:
-    settings = BusSettings(by_type=False, duplicate_window_s=1)
-    async with await JetStreamEventBus.connect(NatsSettings(url=server.url), settings, groups=GROUPS) as made:
+    async with emptied(server, GROUPS) as made:
         yield made
-        for stream in ("EVENTS", "KV_checkpoints", "DEAD_LETTERS"):
-            await made.connection.api(f"STREAM.PURGE.{stream}", {})
-
-
-def letters_of(bus: JetStreamEventBus) -> StreamDeadLetters:
-    return StreamDeadLetters(DeadLetterStream(bus.connection, "EVENTS"))
 
 
 async def start(bus: JetStreamEventBus, engine: type[CountingEngine] = CountingEngine) -> EngineWorker:

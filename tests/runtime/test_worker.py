@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Sequence
 from typing import ClassVar
 
 import msgspec
@@ -49,14 +49,6 @@ class CountingEngine:
 
     def restore(self, data: bytes) -> None:
         self.count = msgspec.json.decode(data, type=int)
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[EmbeddedServer]:
-    running = EmbeddedServer()
-    asyncio.run(running.start())
-    yield running
-    running.stop()
 
 
 @pytest.fixture
