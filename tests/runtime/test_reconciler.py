@@ -3,87 +3,44 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import AsyncIterator, Callable
 from decimal import Decimal
-from pathlib import Path
 from typing import Any
 
 import pytest
 from msgspec.structs import replace
 
-from botplatform.bus.memory import InMemoryLog
+from benches.far_venue import FarBench
 from botplatform.core.calling import CALLING
-from botplatform.core.events import (
-    ActionIntent,
-    Event,
-    OrderEvent,
-    OrderStatus,
-    OrderType,
-    PositionSide,
-    Side,
-    SystemEvent,
-)
-from botplatform.core.plugins import load_path
+from botplatform.core.events import Event, OrderEvent, OrderStatus, OrderType, PositionSide, Side, SystemEvent
 from botplatform.core.seam import SystemClock
-from botplatform.engines.execution.engine import ExecutionEngine
 from botplatform.errors import ExchangeError
 from botplatform.exchanges.exchange import OrderRequest
-from botplatform.runtime.checkpoint import MemoryCheckpoints
-from botplatform.runtime.execution_worker import ExchangeWorker
-from botplatform.runtime.logged_bus import LoggedBus
 from botplatform.runtime.reconciler import ATTEMPTS
-from botplatform.runtime.trading_state import MemoryTradingState, TradingStateRecord
-from botplatform.settings import ExchangeSettings, ExecutionSettings, RiskSettings
+from botplatform.runtime.trading_state import TradingStateRecord
 from botplatform.telemetry.sampling import Sampler
 from botplatform.telemetry.span_ids import producer_id, trace_of
 from botplatform.telemetry.spans import Kind, Span
 from botplatform.telemetry.tracing import Tracing
-from botplatform.testing import START_NS, decision, intent, market
-from botplatform.trading.instruments import Instruments
+from botplatform.testing import intent
 
-VENUE = f"{Path(__file__).with_name('network_venue.py')}:NetworkVenue"
-PATIENCE_S = 60.0
 REQUEST_TIMEOUT_S = 1.0
 LONG = PositionSide.LONG
 
 
-class Bench:
-    """An execution worker before a far venue that can tell of its connection, on a log in memory."""
+class Bench(FarBench):
+    """Its venue can tell of its connection, and be slow to tell of its orders."""
 
     def __init__(self) -> None:
-        self.log = InMemoryLog({"execution": ExecutionEngine.listens})
-        self.checkpoints = MemoryCheckpoints()
-        self.told: list[bool] = []
-        settings = ExchangeSettings(kind=VENUE, partial_fill_share=0)
-        self.venue: Any = load_path(VENUE)(settings, Instruments())
+        super().__init__()
+        self.limits["request_timeout_s"] = REQUEST_TIMEOUT_S
+        self.told_connected: list[bool] = []
         self.venue.watch_connection = self._watch
-        self.connection_changed: Callable[[bool], None] = self.told.append
-        self.decided = 0
-        self.trading = MemoryTradingState()
+        self.connection_changed: Callable[[bool], None] = self.told_connected.append
         self.make_worker()
 
     def _watch(self, on_change: Callable[[bool], None]) -> None:
         self.connection_changed = on_change
-
-    def make_worker(self) -> None:
-        self.worker = ExchangeWorker(
-            lambda: ExecutionEngine(
-                risk=RiskSettings(),
-                execution=ExecutionSettings(),
-                instruments=Instruments(),
-                symbols=("BTCUSDT",),
-                venue="far",
-                account_id="paper",
-            ),
-            LoggedBus(self.log, lambda _: None),
-            SystemClock(),
-            self.checkpoints,
-            exchange=self.venue,
-            trading=self.trading,
-            max_decision_age_s=5.0,
-            request_timeout_s=REQUEST_TIMEOUT_S,
-        )
 
     def make_venue_slow(self) -> asyncio.Event:
         """Let the venue tell of open orders when the event that is returned is set; `asked` is when it is asked."""
@@ -98,49 +55,9 @@ class Bench:
         self.venue.fetch_open_orders = wait
         return answered
 
-    async def start(self) -> None:
-        await self.worker.start()
-        await self.log.publish(market("BTCUSDT", 100.0, at_s=self._at_s()))
-
     async def kill(self) -> None:
         """Nothing is saved, and the venue goes on."""
         await self.worker.abandon()
-
-    def _at_s(self) -> float:
-        return (time.time_ns() - START_NS) / 1e9
-
-    async def decide(self, *actions: ActionIntent, age_s: float = 0.0) -> None:
-        self.decided += 1
-        await self.log.publish(decision(*actions, at_s=self._at_s() - age_s, id=f"decision-{self.decided}"))
-
-    async def reconciled(self) -> None:
-        await asyncio.wait_for(self.worker.reconciler.wait_done(), PATIENCE_S)
-
-    async def wait_for(self, kind: str, times: int = 1) -> list[Any]:
-        async with asyncio.timeout(PATIENCE_S):
-            while len(self.of(kind)) < times:  # noqa: ASYNC110  # the log has nothing to wait on
-                await asyncio.sleep(0.01)
-        return self.of(kind)
-
-    def of(self, kind: str) -> list[Any]:
-        return [each.event.payload for each in self.log._log if each.event.type == kind]
-
-    def events(self) -> list[Event]:
-        return [each.event for each in self.log._log]
-
-    def held(self) -> Decimal:
-        engine = self.worker.host.engine
-        assert isinstance(engine, ExecutionEngine)
-        return engine.positions.by_symbol("BTCUSDT")[0].quantity
-
-    async def holds(self, quantity: str) -> None:
-        async with asyncio.timeout(PATIENCE_S):
-            while self.held() != Decimal(quantity):  # noqa: ASYNC110  # nor has the engine
-                await asyncio.sleep(0.01)
-
-    async def stop(self) -> None:
-        await self.worker.stop()
-        await self.log.close()
 
 
 @pytest.fixture
@@ -223,9 +140,7 @@ async def test_what_filled_while_the_connection_was_lost_is_there_before_the_nex
     (denied,) = await bench.wait_for("order.denied")
     assert denied.reason_code == "STALE_DECISION"
     assert denied.reason_text == "decided while far was asked for what became of earlier orders"
-    async with asyncio.timeout(PATIENCE_S):
-        while not bench.venue.behind.positions():  # noqa: ASYNC110  # the venue tells nobody
-            await asyncio.sleep(0.01)
+    await bench.until(bench.venue.behind.positions)
     assert bench.of("order.filled") == []
     assert not bench.worker.reconciler.done
     bench.venue.pushes = True
@@ -247,9 +162,7 @@ async def test_what_a_new_owner_asks_about_an_order_is_in_the_chain_of_the_order
     (submitted,) = [event for event in bench.events() if event.type == "order.submitted"]
     bench.venue.pushes = False
     bench.venue.price = 94.0
-    async with asyncio.timeout(PATIENCE_S):
-        while not bench.venue.behind.positions():  # noqa: ASYNC110  # the venue tells nobody
-            await asyncio.sleep(0.01)
+    await bench.until(bench.venue.behind.positions)
     await bench.kill()
     told, passed_on = list[Span](), list[str]()
     fetch_order = bench.venue.fetch_order
@@ -303,7 +216,7 @@ async def test_a_late_fill_of_a_cancelled_order_is_found_by_its_leg(bench: Bench
 
 async def test_a_decision_from_before_the_start_waits_for_the_comparison_and_is_sent_once(bench: Bench) -> None:
     bench.venue.deaf = 0
-    await bench.log.publish(market("BTCUSDT", 100.0, at_s=bench._at_s()))
+    await bench.show("BTCUSDT")
     await bench.decide()
     await asyncio.sleep(0.01)
     slow = bench.make_venue_slow()
@@ -418,9 +331,7 @@ async def test_an_execution_that_the_venue_counts_and_never_lists_is_made_up_onc
     await bench.start()
     await bench.reconciled()
     await bench.decide()
-    async with asyncio.timeout(PATIENCE_S):
-        while not bench.venue.behind.positions():  # noqa: ASYNC110  # the venue tells nobody
-            await asyncio.sleep(0.01)
+    await bench.until(bench.venue.behind.positions)
     await bench.kill()
     bench.venue.fetch_fills = nothing
     for _ in range(2):

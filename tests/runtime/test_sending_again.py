@@ -4,61 +4,26 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from decimal import Decimal
-from pathlib import Path
-from typing import Any
 
 import pytest
 
+from benches.far_venue import PATIENCE_S, FarBench, Lease
 from botplatform.bootstrap.condition import refresh
-from botplatform.bus.memory import InMemoryLog
 from botplatform.core.events import ActionIntent, Event, OrderEvent, OrderType, TradingState
-from botplatform.core.plugins import load_path
 from botplatform.core.seam import SystemClock
-from botplatform.engines.execution.engine import ExecutionEngine
 from botplatform.errors import RequestExpired
 from botplatform.exchanges.exchange import OrderRequest
-from botplatform.runtime.checkpoint import MemoryCheckpoints
-from botplatform.runtime.execution_worker import ExchangeWorker
 from botplatform.runtime.group import GroupWorkers
 from botplatform.runtime.health import HealthState
 from botplatform.runtime.last_gate import LastGate
-from botplatform.runtime.logged_bus import LoggedBus
 from botplatform.runtime.process import Process, Solo
 from botplatform.runtime.trading_state import MemoryTradingState, TradingStateRecord
-from botplatform.settings import ExchangeSettings, ExecutionSettings, RiskSettings
-from botplatform.testing import START_NS, decision, intent, market
+from botplatform.testing import intent
 from botplatform.testing import order as order_event
-from botplatform.trading.instruments import Instruments
 
-VENUE = f"{Path(__file__).with_name('network_venue.py')}:NetworkVenue"
 VALIDITY_S = 0.4
-PATIENCE_S = 60.0
-
-
-class Lease:
-    """The right to call the venue, in the hands of the test."""
-
-    def __init__(self, *, held: bool) -> None:
-        self.held = asyncio.Event()
-        if held:
-            self.held.set()
-
-    @property
-    def valid(self) -> bool:
-        return self.held.is_set()
-
-    @property
-    def ended(self) -> bool:
-        return False
-
-    @property
-    def left_s(self) -> float:
-        return 1.0 if self.valid else 0.0
-
-    async def wait_valid(self) -> None:
-        await self.held.wait()
 
 
 class Trading(MemoryTradingState):
@@ -78,85 +43,44 @@ class Trading(MemoryTradingState):
         return await super().read()
 
 
-class Bench:
-    """A log and a venue, before which one execution worker follows another."""
+class Bench(FarBench):
+    """One owner follows another, each with a lease of its own; the trading state may hang."""
 
     def __init__(self) -> None:
-        self.settings = ExchangeSettings(kind=VENUE, partial_fill_share=0)
-        self.log = InMemoryLog({"execution": ExecutionEngine.listens})
-        self.bus = LoggedBus(self.log, lambda _: None)
-        self.checkpoints = MemoryCheckpoints()
-        self.trading = Trading()
-        self.venue: Any = load_path(VENUE)(self.settings, Instruments())
-        self.decided = 0
+        self.state = Trading()
+        super().__init__(self.state)
 
     async def own(self, lease: Lease, *, max_age_s: float = 30.0) -> None:
-        self.worker = ExchangeWorker(
-            lambda: ExecutionEngine(
-                risk=RiskSettings(),
-                execution=ExecutionSettings(),
-                instruments=Instruments(),
-                symbols=("BTCUSDT", "ETHUSDT"),
-                venue="far",
-                account_id="paper",
-            ),
-            self.bus,
-            SystemClock(),
-            self.checkpoints,
-            exchange=self.venue,
-            trading=self.trading,
-            max_decision_age_s=max_age_s,
-            request_timeout_s=5.0,
-            request_validity_s=VALIDITY_S,
-        )
+        self.limits = {
+            "max_decision_age_s": max_age_s,
+            "request_timeout_s": 5.0,
+            "request_validity_s": VALIDITY_S,
+        }
+        self.make_worker()
         self.worker.place(None, lease)
-        self.bus.settle_with(self.worker.gateway)
         await self.worker.start()
 
-    async def decide(self, *actions: ActionIntent, symbol: str = "BTCUSDT") -> Event:
-        self.decided += 1
-        at_s = (time.time_ns() - START_NS) / 1e9
-        await self.bus.publish(market(symbol, 100.0, at_s=at_s))
-        made = decision(*actions, symbol=symbol, at_s=at_s, id=f"decision-{self.decided}")
-        await self.bus.publish(made)
-        return made
+    async def decide(self, *actions: ActionIntent, symbol: str = "BTCUSDT", age_s: float = 0.0) -> Event:
+        await self.show(symbol)
+        return await super().decide(*actions, symbol=symbol, age_s=age_s)
 
     async def killed_before_sending(self, *orders: ActionIntent) -> None:
         """Let an owner submit orders in the log, and die before the venue hears of them."""
-        self.trading.hangs = True
+        self.state.hangs = True
         await self.own(Lease(held=True))
         await self.reconciled()
         for each in orders:
             await self.decide(each)
         await self.wait_for("order.submitted", len(orders))
         await self.kill()
-        self.trading.hangs = False
+        self.state.hangs = False
         assert self.venue.received == []
-
-    async def reconciled(self) -> None:
-        async with asyncio.timeout(PATIENCE_S):
-            await self.worker.reconciler.wait_done()
 
     async def kill(self) -> None:
         await self.worker.gateway.exchange.close()
         for task in list(self.worker.gateway._tasks):
             task.cancel()
         await self.log.detach("execution", abandon=True)
-
-    async def wait_for(self, kind: str, times: int = 1) -> list[OrderEvent]:
-        async with asyncio.timeout(PATIENCE_S):
-            while len(self.of(kind)) < times:  # noqa: ASYNC110  # the log has nothing to wait on
-                await asyncio.sleep(0.01)
-        return self.of(kind)
-
-    async def until(self, condition: Callable[[], object]) -> None:
-        async with asyncio.timeout(PATIENCE_S):
-            while not condition():  # noqa: ASYNC110  # the venue has nothing to wait on
-                await asyncio.sleep(0.01)
-
-    def of(self, kind: str) -> list[OrderEvent]:
-        found = [each.event.payload for each in self.log._log if each.event.type == kind]
-        return [payload for payload in found if isinstance(payload, OrderEvent)]
 
     def sent(self) -> list[str]:
         return [request.client_order_id for request in self.venue.received]
@@ -185,7 +109,7 @@ async def test_the_next_owner_sends_what_was_submitted_and_not_sent_once_nothing
         submitted.position_side,
         submitted.decision_id,
     )
-    chain = {each.event.correlation_id for each in bench.log._log if each.event.type.startswith("order.")}
+    chain = {event.correlation_id for event in bench.events("order.")}
     assert len(chain) == 1
     assert bench.of("order.rejected") == bench.of("order.denied") == []
 
@@ -244,13 +168,13 @@ async def test_what_is_cancelled_before_it_was_sent_is_not_sent(bench: Bench) ->
 
 async def test_what_is_cancelled_while_it_waits_to_be_sent_again_is_not_sent(bench: Bench) -> None:
     await bench.killed_before_sending(intent(size="1"))
-    bench.trading.hangs, bench.trading.asked = True, 0
+    bench.state.hangs, bench.state.asked = True, 0
     await bench.own(Lease(held=True))
-    await bench.until(lambda: bench.trading.asked)
+    await bench.until(lambda: bench.state.asked)
     await bench.decide(intent("cancel"))
     (submitted,) = bench.of("order.submitted")
     await bench.until(lambda: bench.worker.reconciler.is_withdrawn(submitted.order_id))
-    bench.trading.answers.set()
+    bench.state.answers.set()
     await bench.reconciled()
     await bench.bus.wait_settled()
     assert bench.sent() == []
