@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import sys
 from collections import defaultdict
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import pytest
 
+from benches.processes import running, started
 from botplatform.audit import audit_log
 from botplatform.bootstrap import PARTITIONED, groups
 from botplatform.bus.jetstream.bus import JetStreamEventBus
@@ -37,20 +37,6 @@ def overrides(url: str) -> list[str]:
     return [f"symbols={','.join(SYMBOLS)}", f"nats.url={url}", "feed.rate=20", "log.level=error"]
 
 
-async def start(url: str) -> asyncio.subprocess.Process:
-    arguments = [part for each in overrides(url) for part in ("--set", each)]
-    process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        *("-m", "botplatform.cli", *arguments, "run", "--engine", "market_data"),
-        stderr=asyncio.subprocess.PIPE,
-        env={name: value for name, value in os.environ.items() if not name.startswith("BOTPLATFORM_")},
-    )
-    assert process.stderr is not None
-    async with asyncio.timeout(PATIENCE_S):
-        assert b"running" in await process.stderr.readline()
-    return process
-
-
 def epochs(log: list[Event]) -> dict[str, int]:
     found: dict[str, int] = {}
     for event in log:
@@ -70,9 +56,9 @@ async def wait_for(bus: JetStreamEventBus, enough: Callable[[list[Event]], bool]
 
 async def test_symbols_move_between_processes_with_one_publisher_each(bus: JetStreamEventBus) -> None:
     url = bus.connection.client.connected_url.geturl()  # type: ignore[union-attr]  # it is connected
-    first = await start(url)
+    first = await started(overrides(url), *running("market_data"))
     await wait_for(bus, lambda log: set(epochs(log)) == set(SYMBOLS))
-    second = await start(url)  # takes its share over
+    second = await started(overrides(url), *running("market_data"))  # takes its share over
     moved = await wait_for(bus, lambda log: 2 in epochs(log).values() and len(set(epochs(log).values())) > 1)
     shared = {symbol for symbol, epoch in epochs(moved).items() if epoch > 1}
     assert 0 < len(shared) < len(SYMBOLS)
@@ -96,7 +82,7 @@ async def test_symbols_move_between_processes_with_one_publisher_each(bus: JetSt
 
 async def test_a_second_signal_ends_at_once_and_the_exit_code_says_so(bus: JetStreamEventBus) -> None:
     url = bus.connection.client.connected_url.geturl()  # type: ignore[union-attr]  # it is connected
-    process = await start(url)
+    process = await started(overrides(url), *running("market_data"))
     os.kill(process.pid, signal.SIGSTOP)  # so that both signals are there before either is heard
     process.send_signal(signal.SIGTERM)
     process.send_signal(signal.SIGINT)

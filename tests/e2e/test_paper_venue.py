@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import signal
-import sys
 from collections import defaultdict
 from collections.abc import Callable
 from decimal import Decimal
 from pathlib import Path
 
+from benches.processes import running, started
 from botplatform.bootstrap import PARTITIONED, groups
 from botplatform.bus.jetstream.bus import JetStreamEventBus
 from botplatform.bus.server import EmbeddedServer
@@ -19,18 +18,6 @@ from botplatform.runtime.exchange_choice import build_remote_paper
 from botplatform.settings import load_settings
 
 PATIENCE_S = 120.0
-
-
-async def start(command: str, overrides: list[str], *more: str) -> asyncio.subprocess.Process:
-    process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        *("-m", "botplatform.cli", *(part for each in overrides for part in ("--set", each)), command, *more),
-        stderr=asyncio.subprocess.PIPE,
-        env={name: value for name, value in os.environ.items() if not name.startswith("BOTPLATFORM_")},
-    )
-    assert process.stderr is not None
-    await asyncio.wait_for(process.stderr.readline(), PATIENCE_S)
-    return process
 
 
 async def end(process: asyncio.subprocess.Process, how: signal.Signals) -> None:
@@ -81,18 +68,18 @@ async def test_engines_that_are_killed_find_their_orders_at_the_venue_again(tmp_
         async with await JetStreamEventBus.connect(
             settings.nats, settings.bus, groups=groups(settings), partitioned=PARTITIONED
         ) as bus:
-            venue = await start("venue", overrides)
+            venue = await started(overrides, "venue", says=b"serves")
             for least in (6, 12):
-                engines = await start("run", overrides)
+                engines = await started(overrides, *running())
                 await read_until(bus, lambda log, least=least: len(fills(log)) >= least)  # type: ignore[misc]
                 await end(engines, signal.SIGKILL)
-            engines = await start("run", overrides)
+            engines = await started(overrides, *running())
             await read_until(bus, lambda log: len(fills(log)) >= 18)
             await end(engines, signal.SIGTERM)
 
             asked = build_remote_paper(settings)
             await asked.connect(print)
-            execution = await start("run", overrides, "--engine", "execution")  # it asks about what is open
+            execution = await started(overrides, *running("execution"))  # it asks about what is open
             held = await asked.fetch_positions()
             log = await read_until(bus, lambda log: holdings(log) == held)
             audit = await asked.audit()

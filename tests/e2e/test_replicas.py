@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import signal
-import sys
 from collections import defaultdict
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
@@ -13,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from benches.processes import running, started
 from botplatform.bootstrap import PARTITIONED, build_engine, build_market_data, groups
 from botplatform.bus.jetstream.bus import JetStreamEventBus
 from botplatform.bus.jetstream.setup import list_groups
@@ -39,16 +38,7 @@ class Cluster:
 
     async def start(self, crash_at: str = "") -> asyncio.subprocess.Process:
         armed = {"BOTPLATFORM_CRASH_AT": crash_at, "BOTPLATFORM_CRASH_POINTS": "1"} if crash_at else {}
-        arguments = [part for each in self.overrides for part in ("--set", each)]
-        process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            *("-m", "botplatform.cli", *arguments, "run", "--engine", "signals"),
-            stderr=asyncio.subprocess.PIPE,
-            env={name: value for name, value in os.environ.items() if not name.startswith("BOTPLATFORM_")} | armed,
-        )
-        assert process.stderr is not None
-        async with asyncio.timeout(PATIENCE_S):
-            assert b"running" in await process.stderr.readline()
+        process = await started(self.overrides, *running("signals"), armed=armed)
         self.processes.append(process)
         return process
 

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import signal
-import sys
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import pytest
 
+from benches.processes import running, started
 from botplatform.bootstrap import PARTITIONED, PROCESSING, build_engine, groups
 from botplatform.bus.jetstream.bus import JetStreamEventBus
 from botplatform.bus.server import EmbeddedServer
@@ -51,20 +50,6 @@ def settings_at(url: str, tmp_path: Path) -> Settings:
     return load_settings(None, overrides(url, tmp_path), environ={})
 
 
-async def start(url: str, tmp_path: Path, *engines: str) -> asyncio.subprocess.Process:
-    arguments = [part for each in overrides(url, tmp_path) for part in ("--set", each)]
-    process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        *("-m", "botplatform.cli", *arguments, "run", *(part for name in engines for part in ("--engine", name))),
-        stderr=asyncio.subprocess.PIPE,
-        env={name: value for name, value in os.environ.items() if not name.startswith("BOTPLATFORM_")},
-    )
-    assert process.stderr is not None
-    async with asyncio.timeout(PATIENCE_S):
-        assert b"running" in await process.stderr.readline()
-    return process
-
-
 async def wait_until(bus: JetStreamEventBus, enough: Callable[[list[Event]], bool]) -> list[Event]:
     async with asyncio.timeout(PATIENCE_S):
         while True:
@@ -91,13 +76,15 @@ def last_stored(tmp_path: Path) -> int:
 async def test_three_runs_on_one_log_are_one_run(bus: JetStreamEventBus, tmp_path: Path, how: signal.Signals) -> None:
     url = bus.connection.client.connected_url.geturl()  # type: ignore[union-attr]
     for round_ in range(1, 4):
-        process = await start(url, tmp_path)
+        process = await started(overrides(url, tmp_path), *running())
         await wait_until(bus, lambda log, least=round_ * 6: len(fills(log)) >= least)  # type: ignore[misc]
         process.send_signal(how)
         _, errors = await process.communicate()
         if how is signal.SIGTERM:
             assert process.returncode == 0, errors.decode()
-    process = await start(url, tmp_path, *(*PROCESSING, "storage"))  # handles what the last kill left behind
+    process = await started(
+        overrides(url, tmp_path), *running(*PROCESSING, "storage")
+    )  # handles what the last kill left behind
     end = await bus.last_sequence()
     async with asyncio.timeout(PATIENCE_S):
         while last_stored(tmp_path) < end:  # noqa: ASYNC110  # a file tells of nothing

@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import sys
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
+from benches.processes import running, started
 from botplatform.audit import audit_log
 from botplatform.bootstrap import PARTITIONED, PROCESSING, build_engine, build_market_data, groups
 from botplatform.bus.jetstream.bus import JetStreamEventBus
@@ -43,20 +43,6 @@ class Servers:
         await asyncio.sleep(0.5)
         self.running = EmbeddedServer(self.directory, port=port)
         await self.running.start()
-
-
-async def start(overrides: list[str], *engines: str) -> asyncio.subprocess.Process:
-    arguments = [part for each in overrides for part in ("--set", each)]
-    process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        *("-m", "botplatform.cli", *arguments, "run", *(part for name in engines for part in ("--engine", name))),
-        stderr=asyncio.subprocess.PIPE,
-        env={name: value for name, value in os.environ.items() if not name.startswith("BOTPLATFORM_")},
-    )
-    assert process.stderr is not None
-    async with asyncio.timeout(PATIENCE_S):
-        assert b"running" in await process.stderr.readline()
-    return process
 
 
 async def publish(bus: JetStreamEventBus, settings: Settings, count: int, rate: float) -> None:
@@ -121,7 +107,7 @@ async def test_nothing_is_lost_doubled_or_out_of_order_when_the_server_is_killed
         async with await JetStreamEventBus.connect(
             settings.nats, settings.bus, groups=groups(settings), partitioned=PARTITIONED
         ) as bus:
-            processes = [await start(overrides, *PROCESSING, "storage") for _ in range(2)]
+            processes = [await started(overrides, *running(*PROCESSING, "storage")) for _ in range(2)]
             load = asyncio.create_task(publish(bus, settings, count, rate))
             for _ in range(kills):
                 await asyncio.sleep(count / rate / (kills + 1))

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import signal
-import sys
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from decimal import Decimal
@@ -14,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from benches.processes import running, started
 from botplatform.bootstrap import PARTITIONED, groups
 from botplatform.bus.jetstream.bus import JetStreamEventBus
 from botplatform.bus.jetstream.kv import Bucket
@@ -47,23 +46,13 @@ class Stage:
         self.price = 100.0
         self.decided = 0
 
-    async def start(self, *command: str, ready: bytes) -> asyncio.subprocess.Process:
-        arguments = [part for each in self.overrides for part in ("--set", each)]
-        process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            *("-m", "botplatform.cli", *arguments, *command),
-            stderr=asyncio.subprocess.PIPE,
-            env={name: value for name, value in os.environ.items() if not name.startswith("BOTPLATFORM_")},
-        )
+    async def start(self, *command: str, says: bytes) -> asyncio.subprocess.Process:
+        process = await started(self.overrides, *command, says=says)
         self.processes.append(process)
-        assert process.stderr is not None
-        async with asyncio.timeout(PATIENCE_S):
-            said = await process.stderr.readline()
-        assert ready in said, said + await process.stderr.read()
         return process
 
     async def execution(self) -> asyncio.subprocess.Process:
-        return await self.start("run", "--engine", "execution", ready=b"running execution")
+        return await self.start(*running("execution"), says=b"running execution")
 
     async def show(self) -> None:
         """Publish one snapshot of each symbol."""
@@ -156,7 +145,7 @@ async def stage(tmp_path: Path, request: pytest.FixtureRequest) -> AsyncIterator
         )
         async with made as bus:
             stage = Stage(bus, settings, overrides)
-            await stage.start("venue", ready=b"the venue paper serves")
+            await stage.start("venue", says=b"the venue paper serves")
             await stage.venue.connect(lambda _: None)
             yield stage
             await stage.end()

@@ -16,7 +16,8 @@ from rich.console import Console
 from botplatform.bootstrap import Platform, on_paper, open_platform
 from botplatform.cli.backtest import prices_and_fees, quiet
 from botplatform.cli.invocation import invocation_of
-from botplatform.cli.run import embedded, run_loop, run_until_signal
+from botplatform.cli.run import embedded, run_loop
+from botplatform.cli.stopping import run_until_signal
 from botplatform.cli.view import LiveView, ViewContext
 from botplatform.core.seam import SystemClock
 from botplatform.core.tasks import end

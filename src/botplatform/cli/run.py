@@ -5,8 +5,7 @@ from __future__ import annotations
 import asyncio
 import getpass
 import signal
-import sys
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from pathlib import Path
@@ -26,6 +25,7 @@ from botplatform.bus.jetstream.setup import setup as set_up
 from botplatform.bus.jetstream.trimmed import begin_empty
 from botplatform.bus.server import EmbeddedServer
 from botplatform.cli.invocation import invocation_of
+from botplatform.cli.stopping import run_until_signal
 from botplatform.cli.waiting import Wait, patiently, wait_for_exchange, wait_for_log
 from botplatform.core.events import TradingState
 from botplatform.core.seam import SystemClock
@@ -33,16 +33,14 @@ from botplatform.core.tasks import end
 from botplatform.errors import SettingsError
 from botplatform.runtime.health import HealthState, serve_health
 from botplatform.runtime.operator import change_trading_state
-from botplatform.runtime.process import Process
 from botplatform.runtime.trading_state import BucketTradingState
 from botplatform.runtime.trimmer import Trimmer
 from botplatform.settings import LogSettings, Settings
 from botplatform.store.opening import prepare_store
 from botplatform.telemetry.logs import announce, configure_logging
 
-__all__ = ["embedded", "halt", "reduce", "resume", "run", "run_until_signal", "setup"]
+__all__ = ["embedded", "halt", "reduce", "resume", "run", "setup"]
 
-SECOND_SIGNAL_EXIT = 3
 SETUP, OPERATOR = "setup", "operator"
 """Names of connections, after the roles whose permissions they need."""
 Reason = Annotated[str, typer.Option(help="Why, for the record and for everybody who asks later.")]
@@ -130,32 +128,6 @@ async def _run(settings: Settings, engines: tuple[str, ...], *, start_server: bo
             tell = partial(announce, ready.log, begun, engines=engines, where=where)
             async with serve_health(ready.health, platform.health):
                 await run_until_signal(platform.process, tell)
-
-
-async def run_until_signal(process: Process, begun: Callable[[], object] | None = None) -> None:
-    """Run a process; the first SIGINT or SIGTERM ends it in order, a second one at once.
-
-    `begun` is called once a signal is heard.
-    """
-    loop = asyncio.get_running_loop()
-    asked = False
-
-    def ask() -> None:
-        nonlocal asked
-        if asked:
-            sys.exit(SECOND_SIGNAL_EXIT)
-        asked = True
-        process.stop()
-
-    for each in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(each, ask)
-    if begun is not None:
-        begun()
-    try:
-        await process.run()
-    finally:
-        for each in (signal.SIGINT, signal.SIGTERM):
-            loop.remove_signal_handler(each)
 
 
 @asynccontextmanager

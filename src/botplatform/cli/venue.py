@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import signal
-import sys
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Annotated
@@ -14,6 +12,7 @@ import typer
 
 from botplatform.bus.jetstream.connection import Connection, connect_nats
 from botplatform.cli.invocation import invocation_of
+from botplatform.cli.stopping import run_until_signal
 from botplatform.cli.waiting import Wait, wait_for_server
 from botplatform.core.seam import Clock, SystemClock, random_id
 from botplatform.exchanges.venue_service import Book, BookedVenue, VenueService
@@ -28,7 +27,6 @@ from botplatform.trading.instruments import Instruments
 
 __all__ = ["venue"]
 
-SECOND_SIGNAL_EXIT = 3
 VENUE = "venue"
 """Name of its connection, after the role whose permissions it needs, and of its service in traces."""
 
@@ -94,7 +92,7 @@ async def _serve(settings: Settings, wait_s: float) -> None:
         booked = BookedVenue(book, settings.exchange, instruments, settings.symbols, crash)
         service = VenueService(booked, chosen, dial, clock, crash, traces=spans)
         async with serve_health(settings.health, HealthState(refresh=refresh)):
-            serving = asyncio.create_task(_until_signal(service))
+            serving = asyncio.create_task(run_until_signal(service))
             waits = [serving, asyncio.ensure_future(service.ready.wait())]
             await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
             if service.ready.is_set() and connection is not None:
@@ -112,24 +110,3 @@ def _spans(settings: Settings, clock: Clock, stack: AsyncExitStack) -> VenueSpan
         return None
     stack.push_async_callback(asyncio.to_thread, opened.close)
     return VenueSpans(opened.queue.put, clock, name=settings.venue.name, account_id=settings.exchange.account_id)
-
-
-async def _until_signal(service: VenueService) -> None:
-    """Serve; the first SIGINT or SIGTERM ends it in order, a second one at once."""
-    loop = asyncio.get_running_loop()
-    asked = False
-
-    def ask() -> None:
-        nonlocal asked
-        if asked:
-            sys.exit(SECOND_SIGNAL_EXIT)
-        asked = True
-        service.stop()
-
-    for each in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(each, ask)
-    try:
-        await service.run()
-    finally:
-        for each in (signal.SIGINT, signal.SIGTERM):
-            loop.remove_signal_handler(each)
