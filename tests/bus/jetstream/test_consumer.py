@@ -244,3 +244,70 @@ async def test_settled_raises_what_a_handler_raised(bus: JetStreamEventBus) -> N
     with pytest.raises(ValueError, match="cannot"):
         async with asyncio.timeout(60):
             await bus.wait_settled()
+
+
+class Hands:
+    """A right in the hands of the test."""
+
+    ended = False
+
+    def __init__(self) -> None:
+        self.held = asyncio.Event()
+        self.held.set()
+        self.waited_for = False
+
+    @property
+    def valid(self) -> bool:
+        return self.held.is_set()
+
+    @property
+    def left_s(self) -> float:
+        return 1.0 if self.valid else 0.0
+
+    async def wait_valid(self) -> None:
+        self.waited_for = True
+        await self.held.wait()
+
+
+async def test_whoever_had_the_group_before_and_wakes_up_moves_nothing(empty_server: EmbeddedServer) -> None:
+    """It was cut off for longer than its right lasts, and begins a new session with the log when it is back."""
+    right, taken = Hands(), Taken()
+    async with await connect(empty_server) as bus:
+        await bus.attach("everything", taken.handle, after=0, right=right)
+        await bus.publish_all(ticks(20))
+        await until(lambda: len(taken.deliveries) == 20)
+        right.held.clear()
+        reset, asked = "CONSUMER.RESET.EVENTS.everything", bus.connection.api
+        await asked(reset, {"seq": 6})  # the successor has an older state
+        operations = list[str]()
+
+        async def note(operation: str, *given: object, **named: object) -> object:
+            operations.append(operation)
+            return await asked(operation, *given, **named)  # type: ignore[arg-type]
+
+        bus.connection.api = note  # type: ignore[method-assign,assignment]
+        bus._groups["everything"]._renew()  # as a reconnection does
+        await until(lambda: right.waited_for or reset in operations)
+        assert reset not in operations
+        right.held.set()
+        await bus.publish_all(ticks(20, start=20))
+        await until(lambda: len(taken.deliveries) == 40)
+        assert taken.ids == names(40)
+
+
+async def test_a_group_whose_consumer_is_moved_before_its_first_event_gets_every_event(bus: JetStreamEventBus) -> None:
+    """The one before had asked for a reset, and was paused before that left; its own place is further on."""
+    taken, asked = Taken(), bus.connection.api
+    await bus.publish_all(ticks(20))
+
+    async def ask(operation: str, body: dict[str, int] | None = None) -> object:
+        answer = await asked(operation, body)
+        if operation.startswith("CONSUMER.RESET"):
+            del bus.connection.api
+            await asked(operation, {"seq": 16})
+        return answer
+
+    bus.connection.api = ask  # type: ignore[method-assign,assignment]
+    await bus.attach("everything", taken.handle, after=5, right=Hands())
+    await until(lambda: bool(taken.ids) and taken.ids[-1] == "tick-19")
+    assert taken.ids == names(20, start=5)

@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 import json
 import logging
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable
 from functools import partial
 from typing import Any, Final, NamedTuple
@@ -22,6 +22,7 @@ from nats.aio.subscription import Subscription
 from botplatform.bus.jetstream.connection import Connection
 from botplatform.bus.jetstream.direct import parse_status
 from botplatform.bus.jetstream.lease import LEASE_S, Lease
+from botplatform.bus.jetstream.overtaken import Overtaken
 from botplatform.bus.jetstream.stored import Arrived, Counters, decode_stored, parse_ack
 from botplatform.core.event_bus import Conflation, Delivery, DeliveryHandler, Right
 from botplatform.core.tasks import end
@@ -39,8 +40,6 @@ LOOK_S: Final = 1.0
 """Seconds between two looks whether deliveries still come."""
 QUIET_S: Final = 2 * LEASE_S
 """Seconds without a word of the server, though pulls end more often, after which the session begins anew."""
-TICKS: Final = "market.snapshot."
-"""What may be left out when a group is behind."""
 SHORTEST_PULL_S: Final = 0.05
 RETRY_S: Final = 0.1
 
@@ -86,9 +85,7 @@ class GroupConsumer:
         self._handler = handler
         self._counters = counters
         self._lease = lease
-        self._conflation = conflation
-        self._ticks: Counter[str] = Counter()
-        self._left_out: dict[str, list[int]] = {}
+        self._overtaken = Overtaken(conflation)
         self._on_idle = on_idle
         self._on_failed = on_failed
         self._waiting: deque[_Waiting] = deque()
@@ -98,6 +95,7 @@ class GroupConsumer:
         self._inbox = ""
         self._outstanding = 0
         self._next = 1
+        self._begun_behind = 0
         self._last_heard_ns = 0
         self._known = False
         self._stale = asyncio.Event()
@@ -160,12 +158,10 @@ class GroupConsumer:
     async def _begin(self, after: int | None) -> None:
         if isinstance(self._lease, Lease):
             self._lease.keep(self._fail)
+        self.handled, self._known = after or 0, after is not None
         if after is None:
             info = await self._connection.api(f"CONSUMER.INFO.{self._stream}.{self.group}")
             self.handled = int(info["ack_floor"]["stream_seq"])
-        else:
-            self.handled = after
-        self._known = after is not None
         await self._open()
         self._connection.on_back.append(self._renew)
         self._delivery = asyncio.create_task(self._deliver(), name=f"group-{self.group}")
@@ -203,11 +199,16 @@ class GroupConsumer:
         await self._release()
 
     async def _open(self) -> None:
-        """Begin a session: whatever an earlier one has pulled no longer counts."""
+        """Begin a session: whatever an earlier one has pulled no longer counts.
+
+        Only while the group is ours: a reset moves the consumer from under whoever has it.
+        """
+        if not self._lease.valid:
+            await self._lease.wait_valid()
         self._session += 1
         await self._close_session()
         self._waiting.clear()
-        self._ticks.clear()
+        self._overtaken.clear()
         self._to_acknowledge = ""
         self._stale.clear()
         self._next, self._outstanding = 1, 0
@@ -215,7 +216,8 @@ class GroupConsumer:
         self._inbox = client.new_inbox()
         self._subscription = await client.listen(self._inbox, partial(self._arrived, self._session))
         body = {"seq": self.handled + 1} if self._known else None
-        await self._connection.api(f"CONSUMER.RESET.{self._stream}.{self.group}", body)
+        answer = await self._connection.api(f"CONSUMER.RESET.{self._stream}.{self.group}", body)
+        self._begun_behind = answer["ack_floor"]["stream_seq"]
         self._last_heard_ns = self._connection.clock.monotonic_ns()
         self._pull()
 
@@ -259,8 +261,7 @@ class GroupConsumer:
             self._outstanding -= 1
             waiting = _Waiting(session, subject.decode(), answer, data, arrived, headers)
             self._waiting.append(waiting)
-            if self._conflation is not None and waiting.subject.startswith(TICKS):
-                self._ticks[waiting.subject] += 1
+            self._overtaken.arrived(waiting.subject)
             self._work.set()
 
     def _status(self, headers: bytes | None) -> None:
@@ -320,13 +321,15 @@ class GroupConsumer:
                 await self._regain()
                 continue
             waiting = self._waiting.popleft()
-            sequence = waiting.arrived.sequence
-            if self._conflation is not None and self._is_overtaken(self._conflation, waiting.subject, sequence):
-                self.handled, self._known = sequence, True
-                self._counters.conflated += 1
-                continue
+            sequence, left = waiting.arrived.sequence, len(self._waiting)
             self._busy = True
             try:
+                if waiting.arrived.consumer_sequence == 1 and not await self._is_in_place(waiting.session):
+                    continue
+                if self._overtaken.leaves_out(waiting.subject, sequence, handled=self.handled, waiting=left):
+                    self.handled, self._known = sequence, True
+                    self._counters.conflated += 1
+                    continue
                 await self._handle(waiting)
             except Exception as e:  # noqa: BLE001  # whatever a handler raises stops its delivery, and is reported
                 await self._acknowledge()
@@ -337,31 +340,38 @@ class GroupConsumer:
             self._pull()
         await self._acknowledge()
 
-    def _is_overtaken(self, conflation: Conflation, subject: str, sequence: int) -> bool:
-        """Tell whether a tick is left out: too many events wait, and a newer one of its symbol is among them."""
-        if not subject.startswith(TICKS):
-            return False
-        self._ticks[subject] -= 1
-        behind = len(self._waiting) >= conflation.waiting and self._ticks[subject] > 0
-        if not behind or sequence <= max(conflation.exact_until, self.handled):
-            return False
-        self._left_out.setdefault(subject, []).append(sequence)
-        return True
+    async def _is_in_place(self, session: int) -> bool:
+        """Tell, at the first event of a session, whether nobody has moved the consumer since; else begin again.
+
+        Whoever had the group before may do so when it wakes up: what lies between would never be delivered.
+        """
+        with contextlib.suppress(BusError):
+            info = await self._info()
+            moved = info is None or info["ack_floor"]["stream_seq"] != self._begun_behind
+            if not moved and session == self._session:
+                return True
+        self._waiting = deque(each for each in self._waiting if each.session != session)  # they come again
+        if session == self._session:
+            logger.warning("group %s: it may not begin where it should: beginning again", self.group)
+            self._renew()
+        return False
 
     async def _regain(self) -> None:
         """Wait until the group is ours for certain, or until there is no more to do."""
         valid = asyncio.create_task(self._lease.wait_valid())
         stop = asyncio.create_task(self._stop.wait())
-        await asyncio.wait([valid, stop], return_when=asyncio.FIRST_COMPLETED)
-        for task in (valid, stop):
-            task.cancel()
+        try:
+            await asyncio.wait([valid, stop], return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            valid.cancel()
+            stop.cancel()
 
     async def _handle(self, waiting: _Waiting) -> None:
         session, subject, reply, data, arrived, headers = waiting
         if arrived.sequence > self.handled:  # else it was handled before, and only its acknowledgement was lost
             event = decode_stored(subject, data, self._counters)
             if event is not None:
-                left_out = tuple(self._left_out.pop(subject, ())) if self._left_out else ()
+                left_out = self._overtaken.by(subject)
                 await self._handler(Delivery(event, arrived.sequence, arrived.deliveries - 1, left_out, headers or b""))
             self.handled = arrived.sequence
             self._known = True
