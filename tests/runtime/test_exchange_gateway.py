@@ -9,12 +9,13 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from benches.far_venue import PATIENCE_S, VENUE, FarBench, Lease
 from botplatform.core.events import Event, OrderStatus, PositionSide, TradingState
 from botplatform.core.plugins import load_path
 from botplatform.errors import BusError, ExchangeError
-from botplatform.exchanges.exchange import Exchange
+from botplatform.exchanges.exchange import Exchange, ExchangeReport
 from botplatform.runtime.trading_state import TradingStateRecord
 from botplatform.settings import ExchangeSettings
 from botplatform.testing import intent
@@ -36,6 +37,17 @@ async def started(made: list[FarBench], *, timeout_s: float = 2.0, **given: Any)
     made.append(bench)
     await bench.start()
     return bench
+
+
+async def filled_unheard(bench: FarBench) -> ExchangeReport:
+    """Let an order be filled while no report gets through; return the one of the fill."""
+    bench.venue.pushes = False
+    await bench.decide()
+    await bench.settled()
+    request = await bench.received()
+    bench.venue.tick("BTCUSDT")
+    report: ExchangeReport = bench.venue.behind.fetch_order(request.client_order_id, "BTCUSDT")
+    return report
 
 
 def test_the_far_venue_is_an_exchange_as_a_user_writes_one() -> None:
@@ -165,17 +177,10 @@ async def test_what_nobody_foresaw_is_unknown_and_not_a_rejection(
 
 async def test_reports_that_make_no_sense_are_told_and_the_venue_is_asked_instead(made: list[FarBench]) -> None:
     bench = await started(made)
-    bench.venue.pushes = False
-    await bench.decide()
-    await bench.settled()
-    request = await bench.received()
-    bench.venue.tick("BTCUSDT")
-    report = bench.venue.behind.fetch_order(request.client_order_id, "BTCUSDT")
+    report = await filled_unheard(bench)
     bench.venue.push(None)
     bench.venue.push({"orderId": 7})
-    bench.venue.push(
-        type(report)(**{name: getattr(report, name) for name in report.__struct_fields__} | {"status": "UNKNOWN"})
-    )
+    bench.venue.push(replace(report, status="UNKNOWN"))
     await bench.wait_for("order.filled")
     await bench.settled()
     (error,) = bench.of("system.error")
@@ -185,14 +190,8 @@ async def test_reports_that_make_no_sense_are_told_and_the_venue_is_asked_instea
 
 async def test_an_execution_without_trade_id_is_asked_for(made: list[FarBench]) -> None:
     bench = await started(made)
-    bench.venue.pushes = False
-    await bench.decide()
-    await bench.settled()
-    request = await bench.received()
-    bench.venue.tick("BTCUSDT")
-    report = bench.venue.behind.fetch_order(request.client_order_id, "BTCUSDT")
-    fields = {name: getattr(report, name) for name in report.__struct_fields__}
-    bench.venue.push(type(report)(**(fields | {"trade_id": ""})))
+    report = await filled_unheard(bench)
+    bench.venue.push(replace(report, trade_id=""))
     await bench.wait_for("order.filled")
     await bench.settled()
     assert [bool(filled.trade_id) for filled in bench.of("order.filled")] == [True]
