@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import version
 from typing import Any, Final
 
+from opentelemetry.exporter.otlp.proto.common.trace_encoder import encode_spans
+from opentelemetry.sdk.environment_variables import OTEL_PYTHON_SDK_INTERNAL_METRICS_ENABLED as _COUNTED
 from opentelemetry.sdk.resources import OTELResourceDetector, Resource
 from opentelemetry.sdk.trace import Event as SpanEvent
 from opentelemetry.sdk.trace import ReadableSpan
@@ -16,12 +19,15 @@ from opentelemetry.trace import Link, SpanContext, SpanKind, Status, StatusCode,
 
 from botplatform.errors import MissingExtra
 from botplatform.telemetry.attributes import attributes_of
+from botplatform.telemetry.otlp_bytes import Resource as Encoded
+from botplatform.telemetry.otlp_bytes import encode_request, encode_span
 from botplatform.telemetry.spans import Span
 
 __all__ = ["OtelSender", "make_exporter", "to_readable"]
 
 PREFIX: Final = "botplatform-"
 TIMEOUT_S: Final = 5.0
+_CLIENT: Final = "_OTLPHTTPClient"
 _KINDS: Final = {kind.name: kind for kind in SpanKind}
 _SAMPLED: Final = TraceFlags(TraceFlags.SAMPLED)
 _OK: Final = Status(StatusCode.UNSET)
@@ -29,17 +35,20 @@ _SCOPE: Final = InstrumentationScope("botplatform", version("botplatform"))
 
 
 class OtelSender:
-    """Turns spans into those of the SDK, one resource for each engine, and hands them to exporters."""
+    """Hands spans to exporters, one resource for each engine: encoded where an exporter takes that, else as the SDK's."""
 
     def __init__(
         self, exporters: Sequence[SpanExporter], *, system: str, instance: str, alone: bool, name: str = ""
     ) -> None:
         """Take the exporters; `name` is what `OTEL_SERVICE_NAME` says, `alone` that there is but one engine here."""
         self._exporters = exporters
+        self._posts = [_post(exporter) for exporter in exporters]
         self._system = system
         self._name = name
         self._alone = alone
+        self._closed = False
         self._resources: dict[str, Resource] = {}
+        self._encoded: dict[str, Encoded] = {}
         # Found out here, as the process starts: it takes long, and the first spans are sent while engines work.
         self._given = OTELResourceDetector().detect()
         ours = Resource({"service.instance.id": instance, "service.version": version("botplatform")})
@@ -47,14 +56,36 @@ class OtelSender:
 
     def send(self, spans: Sequence[Span]) -> bool:
         """Send spans; tell whether every exporter took them."""
-        made = [to_readable(span, self._resource(span.service), self._system) for span in spans]
-        results = [exporter.export(made) for exporter in self._exporters]
-        return all(result is SpanExportResult.SUCCESS for result in results)
+        if self._closed:
+            return False
+        request = self._encode(spans) if any(self._posts) else b""
+        made = [] if all(self._posts) else self._readable(spans)
+        results = [
+            exporter.export(made) is SpanExportResult.SUCCESS if post is None else post(request)
+            for exporter, post in zip(self._exporters, self._posts, strict=True)
+        ]
+        return all(results)
 
     def close(self) -> None:
         """End the exporters."""
+        self._closed = True
         for exporter in self._exporters:
             exporter.shutdown()
+
+    def _readable(self, spans: Sequence[Span]) -> list[ReadableSpan]:
+        return [to_readable(span, self._resource(span.service), self._system) for span in spans]
+
+    def _encode(self, spans: Sequence[Span]) -> bytes:
+        by_service: dict[str, list[bytes]] = {}
+        for span in spans:
+            made = by_service.get(span.service)
+            if made is None:
+                made = by_service[span.service] = []
+                if span.service not in self._encoded:
+                    plain = to_readable(span, self._resource(span.service), self._system)
+                    self._encoded[span.service] = _encoded(plain)
+            made.append(encode_span(span, self._system))
+        return encode_request((self._encoded[service], made) for service, made in by_service.items())
 
     def _resource(self, service: str) -> Resource:
         found = self._resources.get(service)
@@ -64,6 +95,30 @@ class OtelSender:
             found = self._default.merge(self._given).merge(Resource({"service.name": named}))
             self._resources[service] = found
         return found
+
+
+def _encoded(span: ReadableSpan) -> Encoded:
+    """Return the resource and the scope of a span as the SDK encodes them."""
+    (made,) = encode_spans([span]).resource_spans
+    return Encoded(
+        made.resource.SerializeToString(), made.scope_spans[0].scope.SerializeToString(), made.schema_url.encode()
+    )
+
+
+def _post(exporter: SpanExporter) -> Callable[[bytes], bool] | None:
+    """Return what sends encoded spans as an exporter does; None for one that has to be given those of the SDK.
+
+    That is the part of the exporter over HTTP below its encoder: address, headers, certificates, compression, time
+    limit and repetitions are its own. One that is made otherwise, or that is to count what it sends, gets the SDK's.
+    """
+    client: Any = getattr(exporter, "_client", None)
+    if type(client).__name__ != _CLIENT or os.environ.get(_COUNTED, "").strip().lower() == "true":
+        return None
+
+    def post(request: bytes) -> bool:
+        return bool(client.export(request).success)
+
+    return post
 
 
 def to_readable(span: Span, resource: Resource, system: str) -> ReadableSpan:

@@ -144,17 +144,6 @@ def _sender(  # noqa: PLR0917  # private, called once
 
 def _nesting() -> Callable[[str, str], AbstractContextManager[object]]:
     """Return what makes a span current, so that the spans of other people's instrumentation come under it."""
-    from opentelemetry.trace import (  # noqa: PLC0415  # only where tracing is on
-        NonRecordingSpan,
-        SpanContext,
-        TraceFlags,
-        use_span,
-    )
+    from botplatform.telemetry.nesting import Nested  # noqa: PLC0415  # only where tracing is on
 
-    sampled = TraceFlags(TraceFlags.SAMPLED)
-
-    def nest(trace: str, span: str) -> AbstractContextManager[object]:
-        context = SpanContext(int(trace, 16), int(span, 16), is_remote=False, trace_flags=sampled)
-        return use_span(NonRecordingSpan(context), record_exception=False, set_status_on_exception=False)
-
-    return nest
+    return Nested

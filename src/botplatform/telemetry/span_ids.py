@@ -32,6 +32,7 @@ __all__ = [
 
 _PARENT: Final = re.compile(rb"(?!ff)[0-9a-f]{2}-((?!0{32})[0-9a-f]{32})-((?!0{16})[0-9a-f]{16})-([0-9a-f]{2})")
 _HEADER: Final = b"\r\ntraceparent: "
+_STATE_NAME: Final = b"tracestate"
 _STATE: Final = re.compile(rb"\r\ntracestate:[ \t]*([^\r\n]*)", re.IGNORECASE)
 _MEMBER: Final = re.compile(r"[a-z0-9][a-z0-9_\-*/@]{0,255}=[ -+\--<>-~]{0,255}[!-+\--<>-~]")
 MAX_STATE: Final = 512
@@ -79,6 +80,8 @@ def parse_traceparent(headers: bytes) -> Parent | None:
 
 def read_tracestate(headers: bytes) -> str:
     """Find the `tracestate` in the headers of a message as they came; empty for a missing, wrong or longer one."""
+    if _STATE_NAME not in headers.lower():
+        return ""
     found = [each.decode("ascii", "replace") for each in _STATE.findall(headers)]
     members = [member for member in (each.strip(" \t") for each in ",".join(found).split(",")) if member]
     state = ",".join(members)

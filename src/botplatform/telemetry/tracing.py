@@ -219,6 +219,13 @@ class Tracing:
     def _choose(self, events: Sequence[Event]) -> Sequence[tuple[Event, str]]:
         """Return which events are traced, each with the id of its parent span."""
         try:
+            if len(events) == 1:  # the most frequent case
+                event = events[0]
+                hands = self.in_hand.get((event.causation_id, event.source))
+                turn = None if hands is None else hands.turn
+                if turn is not None and turn.sampled and turn.trace == trace_of(event):
+                    turn.needed = True
+                    return ((event, turn.span),)
             told_of = {event.causation_id for event in events if event.type not in FREQUENT} if len(events) > 1 else ()
             chosen = [event for event in events if event.type in ALWAYS or self._is_sampled(event, told_of)]
             batch = {event.id for event in events} if chosen else ()

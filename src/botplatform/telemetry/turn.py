@@ -53,6 +53,8 @@ class Turn:
     failure: Failure | None = None
     nested: AbstractContextManager[object] | None = None
     """Makes its span current for other people's instrumentation."""
+    _trace = ""
+    _span = ""
 
     def __init__(self, delivery: Delivery, place: Place, start_ns: int) -> None:
         self.event: Event = delivery.event
@@ -72,11 +74,23 @@ class Turn:
     @property
     def span(self) -> str:
         """The id of its span; each partition hears of changes of the trading state, so they are told apart there."""
+        if not self._span:
+            self._span = self._make_span()
+        return self._span
+
+    def _make_span(self) -> str:
         place = self.place
         group = place.slot or place.group if self.everywhere else place.group
         if place.shared and self.delivery.redelivered:
             group = f"{group}/{int(self.delivery.redelivered)}"
         return consumer_id(self.event.id, group)
+
+    @property
+    def trace(self) -> str:
+        """The trace id."""
+        if not self._trace:
+            self._trace = trace_of(self.event)
+        return self._trace
 
     @property
     def is_first(self) -> bool:
@@ -85,11 +99,6 @@ class Turn:
         if self.everywhere:
             return self.place.group == EXECUTION and not self.place.partition
         return self.place.group == _BEGUN_IN.get(kind, _BEGUN_IN_ELSE)
-
-    @property
-    def trace(self) -> str:
-        """The trace id."""
-        return trace_of(self.event)
 
     def attributes(self) -> dict[str, Value]:
         """Return what only the delivery knows."""
