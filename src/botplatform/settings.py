@@ -15,7 +15,7 @@ from typing import Any, Literal
 from pydantic import Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
-from botplatform.core.event_bus import check_pattern
+from botplatform.core.patterns import check_pattern
 from botplatform.settings_bus import BusSettings, NatsSettings
 from botplatform.settings_health import HealthSettings
 from botplatform.settings_section import Money, Section, Share, Symbol

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from botplatform.core.event_bus import check_pattern, matches
 from botplatform.core.events import CATALOGUE
+from botplatform.core.patterns import check_pattern, matches
 from botplatform.errors import InvalidEvent
 
 PARTS = st.sampled_from(["order", "market", "filled", "snapshot", "*"])

@@ -16,8 +16,8 @@ from hypothesis import HealthCheck, given, settings
 from jsonschema import Draft7Validator
 
 from botplatform.bus.jetstream.wire import Headers
-from botplatform.core.event_bus import matches
 from botplatform.core.events import CATALOGUE, Event, to_wire
+from botplatform.core.patterns import matches
 from botplatform.docs.pages import ENGINES, heard
 from botplatform.events.v1 import event_pb2
 from botplatform.testing.builders import market, order

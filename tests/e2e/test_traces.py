@@ -31,8 +31,8 @@ from botplatform.bootstrap import PARTITIONED, groups
 from botplatform.bus.jetstream.bus import JetStreamEventBus
 from botplatform.bus.jetstream.wire import trace_id
 from botplatform.bus.server import EmbeddedServer
-from botplatform.core.event_bus import matches
 from botplatform.core.events import Event, MarketEvent, OrderEvent
+from botplatform.core.patterns import matches
 from botplatform.core.seam import SystemClock, random_id
 from botplatform.settings import Settings, load_settings
 

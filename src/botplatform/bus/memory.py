@@ -18,10 +18,9 @@ from botplatform.core.event_bus import (
     DeliveryHandler,
     Feature,
     Right,
-    check_pattern,
-    matches,
 )
 from botplatform.core.events import Event
+from botplatform.core.patterns import check_pattern, matches
 from botplatform.core.tasks import end
 from botplatform.core.trimmed import Trimmed
 from botplatform.errors import BusError

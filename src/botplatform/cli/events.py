@@ -70,7 +70,7 @@ def tail(
 
     For example: botplatform events tail 'order.*' --symbol BTCUSDT | jq .payload.status
     """
-    from botplatform.core.event_bus import check_pattern  # noqa: PLC0415  # `decode` starts faster without it
+    from botplatform.core.patterns import check_pattern  # noqa: PLC0415  # `decode` starts faster without it
 
     settings = invocation_of(ctx).settings()
     wanted = Wanted(check_pattern(pattern), symbol, correlation_id)

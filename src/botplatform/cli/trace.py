@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Annotated, Final, NamedTuple
 import typer
 
 from botplatform.cli.invocation import invocation_of
-from botplatform.core.event_bus import check_pattern, matches
 from botplatform.core.events import Event
+from botplatform.core.patterns import check_pattern, matches
 from botplatform.errors import BusError, SettingsError, StoreError, UnknownId
 from botplatform.store.event_store import EventStore
 from botplatform.store.opening import open_reader

@@ -12,8 +12,8 @@ from typing import ClassVar, Final, NamedTuple, Protocol, TypeAlias, runtime_che
 
 from msgspec import Struct
 
-from botplatform.core.event_bus import matches
 from botplatform.core.events import Event, OrderEvent, Payload, StateEvent
+from botplatform.core.patterns import matches
 from botplatform.core.seam import id_of
 from botplatform.errors import UndeclaredEvent
 

@@ -1,7 +1,4 @@
-"""The event bus: interfaces that every backend has, and the two buses in memory.
-
-A pattern is a type (`order.filled`), a domain (`order.*`), or everything (`*`); `>` stands for the rest.
-"""
+"""The event bus: interfaces that every backend has, and the two buses in memory."""
 
 from __future__ import annotations
 
@@ -12,14 +9,14 @@ from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextvars import ContextVar
 from enum import Flag, auto
-from functools import lru_cache
 from typing import Final, NamedTuple, Protocol, TypeVar, runtime_checkable
 
-from botplatform.core.events import CATALOGUE, SPELLINGS, Event, Severity, SystemEvent
+from botplatform.core.events import SPELLINGS, Event, Severity, SystemEvent
 from botplatform.core.log_scope import about
+from botplatform.core.patterns import check_pattern, matches
 from botplatform.core.seam import derive_id
 from botplatform.core.trimmed import Trimmed
-from botplatform.errors import BusOverflow, InvalidEvent
+from botplatform.errors import BusOverflow
 
 __all__ = [
     "AsyncEventBus",
@@ -33,9 +30,7 @@ __all__ = [
     "Handler",
     "InMemoryEventBus",
     "Right",
-    "check_pattern",
     "handler_failed",
-    "matches",
 ]
 
 Handler = Callable[[Event], object]
@@ -159,8 +154,8 @@ class DurableEventBus(AsyncEventBus, Protocol):
         """Deliver to the group's durable consumer, in order, one at a time; acknowledge when the handler returns.
 
         `after` continues right behind that sequence of the log; None continues where the group stopped. With a
-        `right`, nothing is delivered while that is not valid; with `conflation`, overtaken ticks may be left out. A handler that raises stops the delivery: the event
-        is not acknowledged, and `wait_failed` raises.
+        `right`, nothing is delivered while that is not valid; with `conflation`, overtaken ticks may be left out. A
+        handler that raises stops the delivery: the event is not acknowledged, and `wait_failed` raises.
         """
 
     async def detach(self, group: str, *, abandon: bool = False) -> None:
@@ -186,31 +181,6 @@ class DurableEventBus(AsyncEventBus, Protocol):
 
     async def wait_settled(self) -> None:
         """Wait until every group has handled everything in the log, and what came of it."""
-
-
-@lru_cache(maxsize=4096)
-def matches(pattern: str, event_type: str) -> bool:
-    """Tell whether a pattern means an event type."""
-    if pattern in ("*", ">", event_type):
-        return True
-    wanted, given = pattern.split("."), event_type.split(".")
-    for index, part in enumerate(wanted):
-        if part == ">":
-            return index < len(given)
-        if index >= len(given) or part not in ("*", given[index]):
-            return False
-    return len(wanted) == len(given)
-
-
-def check_pattern(pattern: str) -> str:
-    """Return the pattern in its usual spelling; raise `InvalidEvent` when no event can ever match it."""
-    pattern = SPELLINGS.get(pattern, pattern)
-    if not any(matches(pattern, known) for known in CATALOGUE):
-        raise InvalidEvent(
-            f"the pattern {pattern!r} matches no event type: give a type, '<domain>.*' or '*'; "
-            f"known types are {', '.join(CATALOGUE)}"
-        )
-    return pattern
 
 
 def handler_failed(event: Event, handler: object, error: BaseException, source: str = "event_bus") -> Event | None:

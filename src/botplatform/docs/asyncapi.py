@@ -10,8 +10,8 @@ import yaml
 from botplatform.bus.jetstream.permissions import EXTRA_TYPES, RUNTIME_TYPES
 from botplatform.bus.jetstream.setup import by_type_name
 from botplatform.bus.jetstream.wire import MESSAGE_ID, TTL
-from botplatform.core.event_bus import matches
 from botplatform.core.events import CATALOGUE
+from botplatform.core.patterns import matches
 from botplatform.docs.docstrings import docstring
 from botplatform.docs.json_schemas import envelope, message_schemas, payload_field, reference
 from botplatform.settings import Settings

@@ -9,8 +9,8 @@ from typing import Any, ClassVar, Final, Self
 
 import msgspec
 
-from botplatform.core.event_bus import check_pattern, matches
 from botplatform.core.events import CATALOGUE, Event, from_wire
+from botplatform.core.patterns import check_pattern, matches
 from botplatform.core.seam import Clock
 from botplatform.core.trace_id import as_trace_id
 from botplatform.errors import InvalidEvent, StoreError

@@ -14,9 +14,9 @@ from typing import Any, Final, TextIO
 
 import msgspec
 
-from botplatform.core.event_bus import check_pattern, matches
 from botplatform.core.events import CATALOGUE, Event, Severity, SystemEvent
 from botplatform.core.log_scope import record_fields
+from botplatform.core.patterns import check_pattern, matches
 from botplatform.settings import LogSettings
 from botplatform.telemetry.summary import printable, summarise
 

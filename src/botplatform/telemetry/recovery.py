@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Collection, Iterable, Mapping
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from botplatform.core.event_bus import Delivery, matches
+from botplatform.core.event_bus import Delivery
 from botplatform.core.events import CATALOGUE, Event, OrderEvent
+from botplatform.core.patterns import matches
 from botplatform.telemetry.call import SUBMIT
 from botplatform.telemetry.sampling import ALWAYS, FREQUENT
 from botplatform.telemetry.span_ids import consumer_id, producer_id, trace_of

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from botplatform.core.event_bus import MAX_WAITING, AsyncInMemoryEventBus, InMemoryEventBus, check_pattern, matches
+from botplatform.core.event_bus import MAX_WAITING, AsyncInMemoryEventBus, InMemoryEventBus
 from botplatform.core.events import Event
+from botplatform.core.patterns import check_pattern, matches
 
 
 class Record:

@@ -7,7 +7,6 @@ from decimal import Decimal
 import pytest
 
 from botplatform.core.engine import EngineHost
-from botplatform.core.event_bus import check_pattern
 from botplatform.core.events import (
     CATALOGUE,
     Event,
@@ -21,6 +20,7 @@ from botplatform.core.events import (
     TradingEvent,
     TradingState,
 )
+from botplatform.core.patterns import check_pattern
 from botplatform.engines.notifications import throttle as throttle_module
 from botplatform.engines.notifications.engine import NotificationsEngine
 from botplatform.engines.notifications.rules import Alert

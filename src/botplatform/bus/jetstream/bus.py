@@ -31,8 +31,9 @@ from botplatform.bus.jetstream.stored import Counters
 from botplatform.bus.jetstream.subjects import BROADCAST, filters
 from botplatform.bus.jetstream.taps import Taps
 from botplatform.bus.jetstream.trimmed import read_trimmed
-from botplatform.core.event_bus import AsyncHandler, Conflation, Delivery, DeliveryHandler, Feature, Right, matches
+from botplatform.core.event_bus import AsyncHandler, Conflation, Delivery, DeliveryHandler, Feature, Right
 from botplatform.core.events import Event
+from botplatform.core.patterns import matches
 from botplatform.core.seam import Clock, random_id
 from botplatform.core.trimmed import Trimmed
 from botplatform.errors import BusError

@@ -13,8 +13,8 @@ from collections.abc import Iterable
 from functools import lru_cache
 from typing import Final, NamedTuple
 
-from botplatform.core.event_bus import check_pattern, matches
 from botplatform.core.events import CATALOGUE
+from botplatform.core.patterns import check_pattern, matches
 
 __all__ = ["BROADCAST", "Stored", "filters", "parse_stored", "partition", "published", "tap"]
 

@@ -7,8 +7,8 @@ import logging
 from collections.abc import Callable, Iterable
 from typing import ClassVar, Final, Self
 
-from botplatform.core.event_bus import check_pattern, matches
 from botplatform.core.events import CATALOGUE, Event
+from botplatform.core.patterns import check_pattern, matches
 from botplatform.core.seam import Clock
 from botplatform.errors import StoreAway
 from botplatform.settings import StorageSettings
