@@ -216,7 +216,8 @@ def test_an_engine_has_its_own_values_before_those_of_all(helm: Any) -> None:
     assert pod("venue")["containers"][0]["resources"]["limits"]["memory"] == "333Mi"
 
 
-def test_the_setup_job_has_the_variables_and_volumes_of_all_unless_it_has_its_own(helm: Any) -> None:
+@pytest.mark.parametrize("name", ["setup", "test"])
+def test_what_runs_for_a_while_has_the_variables_and_volumes_of_all_unless_it_has_its_own(helm: Any, name: str) -> None:
     extras: dict[str, list[Object]] = {
         "extraEnv": [{"name": "PGSSLROOTCERT", "value": "/authority/ca.crt"}],
         "extraEnvFrom": [{"secretRef": {"name": "more"}}],
@@ -224,15 +225,16 @@ def test_the_setup_job_has_the_variables_and_volumes_of_all_unless_it_has_its_ow
         "extraVolumeMounts": [{"name": "authority", "mountPath": "/authority", "readOnly": True}],
     }
 
-    def those_of_all(setup: Object) -> list[bool]:
-        (job,) = helm.render({"defaults": extras, "setup": setup}).of("Job")
-        pod = job["spec"]["template"]["spec"]
+    def those_of_all(own: Object) -> list[bool]:
+        rendered = helm.render({"defaults": extras, name: own})
+        (made,) = rendered.of("Job" if name == "setup" else "Pod")
+        pod = made["spec"]["template"]["spec"] if name == "setup" else made["spec"]
         (container,) = pod["containers"]
         found = container["env"], container.get("envFrom", []), pod["volumes"], container["volumeMounts"]
         return [given in each for each, (given,) in zip(found, extras.values(), strict=True)]
 
     assert those_of_all({}) == [True] * 4
-    assert those_of_all({name: [] for name in extras}) == [False] * 4
+    assert those_of_all({each: [] for each in extras}) == [False] * 4
     assert those_of_all({"extraEnv": [{"name": "MINE", "value": "1"}]}) == [False, True, True, True]
 
 

@@ -115,7 +115,20 @@ class Engines(Values):
     """Alerts; one active owner."""
 
 
-class Setup(Placed):
+class Job(Placed):
+    """What runs for a while: it takes the further variables and volumes of `defaults`, or its own."""
+
+    extra_env: Objects | SkipJsonSchema[None] = None
+    """Further variables, instead of those of `defaults`."""
+    extra_env_from: Objects | SkipJsonSchema[None] = None
+    """Further variables from ConfigMaps and Secrets, instead of those of `defaults`."""
+    extra_volumes: Objects | SkipJsonSchema[None] = None
+    """Further volumes, instead of those of `defaults`."""
+    extra_volume_mounts: Objects | SkipJsonSchema[None] = None
+    """Where they are mounted, instead of where `defaults` says."""
+
+
+class Setup(Job):
     """The Job that creates streams, consumers and buckets."""
 
     enabled: bool = True
@@ -126,14 +139,6 @@ class Setup(Placed):
     """Times that it is tried again."""
     resources: Resources = Resources(requests={"cpu": "50m", "memory": "64Mi"}, limits={"memory": "256Mi"})
     """Requests and limits."""
-    extra_env: Objects | SkipJsonSchema[None] = None
-    """Further variables, instead of those of `defaults`."""
-    extra_env_from: Objects | SkipJsonSchema[None] = None
-    """Further variables from ConfigMaps and Secrets, instead of those of `defaults`."""
-    extra_volumes: Objects | SkipJsonSchema[None] = None
-    """Further volumes, instead of those of `defaults`."""
-    extra_volume_mounts: Objects | SkipJsonSchema[None] = None
-    """Where they are mounted, instead of where `defaults` says."""
 
 
 class NatsVolume(Values):
@@ -284,7 +289,7 @@ class NetworkPolicy(Values):
     """Namespace of Prometheus."""
 
 
-class Test(Placed):
+class Test(Job):
     """The pod of `helm test`."""
 
     enabled: bool = True
