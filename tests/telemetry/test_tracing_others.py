@@ -140,7 +140,7 @@ async def test_two_partitions_of_one_process_that_have_one_broadcast_at_once_are
     assert len(set(handled.values())) == 2
     published = {span.event.id: span.parent for span in process.told if span.event in alerts and span.event}
     assert published == {alerts[number].id: handled[number] for number in range(2)}
-    assert not process.tracing.in_hand
+    assert not any(process.tracing.in_hand.values())
 
 
 async def test_an_event_of_another_trace_begins_one_of_its_own_with_a_link() -> None:

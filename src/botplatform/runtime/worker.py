@@ -287,10 +287,21 @@ class EngineWorker(PoisonHandling):
                 self._in_hand = True
                 crash_point("input.before")
                 begun_ns = self._clock.monotonic_ns()
-                if self._handling is None:
+                hands = self._handling
+                if hands is None:
                     await self._take(delivery, begun_ns)
+                elif hands.passes(delivery, begun_ns):
+                    try:
+                        await self._take(delivery, begun_ns)
+                    except BaseException as e:
+                        hands.end(e)
+                        raise
+                    if hands.turn is None:
+                        hands.passing = False
+                    else:
+                        hands.end()
                 else:
-                    with self._handling.take(delivery, begun_ns) as traced:
+                    with hands.take(delivery, begun_ns) as traced:
                         await self._take(delivery, begun_ns, traced=traced)
                 self._in_hand = False
                 crash_point("input.after")

@@ -31,31 +31,61 @@ class Handling:
     traced comes of it.
     """
 
-    __slots__ = ("_begun_ns", "_delivery", "_key", "_tracing", "place", "turn")
+    __slots__ = ("_among", "_begun_ns", "_mine", "_tracing", "delivery", "passing", "place", "turn")
 
     def __init__(self, tracing: Tracing, place: Place) -> None:
         self.place = place
         self.turn: Turn | None = None
         """What is known of the event in hand for its span; None when there may be none."""
+        self.passing = False
+        """The event in hand passes, and is not traced unless something traced comes of it."""
         self._tracing = tracing
-        self._delivery: Delivery
+        self.delivery: Delivery
+        """What is in hand, or was last."""
         self._begun_ns = 0
-        self._key = ("", "")
+        self._mine = self._among = tracing.in_hand.setdefault(place.group, {})
+
+    def passes(self, delivery: Delivery, begun_ns: int) -> bool:
+        """Tell whether an event passes, because it is not traced: by its header, and its type.
+
+        Then it is in hand until `passing` is set to False, or until `end` where there is a `turn` by then. Any other
+        has to be taken.
+        """
+        headers = delivery.headers
+        if headers is None or UNTRACED not in headers or delivery.event.type in ALWAYS:
+            return False
+        self.delivery = delivery
+        self._begun_ns = begun_ns
+        self.turn = None
+        self.passing = True
+        self._tracing.latest = self
+        return True
+
+    def end(self, error: BaseException | None = None) -> None:
+        """Have done with an event that passed; there is a span if something traced came of it."""
+        self.passing = False
+        if self.turn is not None:
+            self._tracing.gone(self.turn, error)
+
+    def has(self, event_id: str) -> bool:
+        """Tell whether an event passes at present."""
+        return self.passing and self.delivery.event.id == event_id
 
     def take(self, delivery: Delivery, begun_ns: int) -> Handling:
         """Take an event."""
-        event, headers, tracing = delivery.event, delivery.headers, self._tracing
-        self._delivery = delivery
+        event, headers = delivery.event, delivery.headers
+        self.delivery = delivery
         self._begun_ns = begun_ns
         self.turn = None
-        self._key = key = (event.id, self.place.group)
+        among = self._mine
         if headers is None or UNTRACED not in headers or event.type in ALWAYS:
-            turn = self.look()
+            turn, tracing = self.look(), self._tracing
             if turn.everywhere:
-                self._key = key = (event.id, self.place.slot or self.place.group)
+                among = tracing.in_hand.setdefault(self.place.slot or self.place.group, {})
                 _BROADCAST.set(self)
             tracing.come(turn)
-        tracing.in_hand[key] = self
+        self._among = among
+        among[event.id] = self
         return self
 
     @classmethod
@@ -72,7 +102,7 @@ class Handling:
         if turn is None:
             clock = self._tracing.clock
             start_ns = clock.now_ns() - (clock.monotonic_ns() - self._begun_ns)
-            turn = self.turn = Turn(self._delivery, self.place, start_ns)
+            turn = self.turn = Turn(self.delivery, self.place, start_ns)
         return turn
 
     def __enter__(self) -> bool:
@@ -83,9 +113,9 @@ class Handling:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         """End; there is a span if the event is traced, or if something came of it that is."""
-        tracing, turn = self._tracing, self.turn
-        tracing.in_hand.pop(self._key, None)
+        self._among.pop(self.delivery.event.id, None)
+        turn = self.turn
         if turn is not None:
             if turn.everywhere:
                 _BROADCAST.set(None)
-            tracing.gone(turn, error)
+            self._tracing.gone(turn, error)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Final
 
@@ -38,6 +38,7 @@ SOURCES: Final = frozenset({"market_data"})
 """Engines that publish and handle nothing."""
 NEVER_SENT: Final = "NOT_AT_VENUE"
 _FAILED: Final = frozenset({OrderStatus.REJECTED, OrderStatus.UNKNOWN})
+_NOTHING: Final[Mapping[str, Handling]] = {}
 AMISS: Final = "an event could not be traced; everything else goes on"
 logger = logging.getLogger(__name__)
 PublishAll = Callable[[Sequence[Event]], Awaitable[None]]
@@ -68,8 +69,12 @@ class Tracing:
         self._sampler = sampler
         self._engines = frozenset(engines)
         self._nest = nest
-        self.in_hand: dict[tuple[str, str], Handling] = {}
-        """Events in hand, by their id and the group that has them."""
+        self.in_hand: dict[str, dict[str, Handling]] = {}
+        """Events in hand, by the group that has them and their id; what each partition hears of, by the consumer."""
+        self.latest: Handling | None = None
+        """The hands that had the last event that passed."""
+        self.passing: dict[Place, Handling] = {}
+        """The hands of each place, which events may pass."""
         self._roots: dict[str, str] = {}
         self._states: dict[str, str] = {}
         self._sent: dict[str, None] = {}
@@ -77,7 +82,8 @@ class Tracing:
 
     def handling(self, place: Place) -> Handling:
         """Return what a consumer handles events in; a span ends when what came of its event is in the log."""
-        return Handling(self, place)
+        hands = self.passing[place] = Handling(self, place)
+        return hands
 
     def shared(self, group: str, handle: DeliveryHandler) -> DeliveryHandler:
         """Return the handler of a group that several processes share, with a span for each time that it is tried."""
@@ -181,13 +187,12 @@ class Tracing:
 
     def leaves_out(self, events: Sequence[Event]) -> bool:
         """Tell at once of the most frequent case, one event that came of one that is not traced, that it is not either."""
-        if len(events) != 1:
+        hands = self.latest
+        if hands is None or not hands.passing or hands.turn is not None or len(events) != 1:
             return False
         event = events[0]
-        if event.type not in FREQUENT:
-            return False
-        hands = self.in_hand.get((event.causation_id, event.source))
-        return hands is not None and hands.turn is None
+        same = event.causation_id == hands.delivery.event.id and event.source == hands.place.group
+        return same and event.type in FREQUENT
 
     async def publish(self, events: Sequence[Event], publish_all: PublishAll) -> None:
         """Publish, with the header that says what is traced; spans end when the log has acknowledged."""
@@ -197,18 +202,19 @@ class Tracing:
             return
         start = self.clock.now_ns()
         failure: Failure | None = None
-        ids = [event.id for event, _ in traced]
-        states = self._states
-        self.marked.update({event.id: states.get(trace_of(event), "") if states else "" for event, _ in traced})
-        self._remember(ids)
+        states, marked = self._states, self.marked
+        for event, _ in traced:
+            marked[event.id] = states.get(trace_of(event), "") if states else ""
+        if not self._headers:
+            self._remember(event.id for event, _ in traced)
         try:
             await publish_all(events)
         except BaseException as e:
             failure = Failure.of(e)
             raise
         finally:
-            for each in ids:
-                self.marked.pop(each, None)
+            for event, _ in traced:
+                marked.pop(event.id, None)
             end = self.clock.now_ns()
             try:
                 for event, parent in traced:
@@ -221,7 +227,7 @@ class Tracing:
         try:
             if len(events) == 1:  # the most frequent case
                 event = events[0]
-                hands = self.in_hand.get((event.causation_id, event.source))
+                hands = self.in_hand.get(event.source, _NOTHING).get(event.causation_id)
                 turn = None if hands is None else hands.turn
                 if turn is not None and turn.sampled and turn.trace == trace_of(event):
                     turn.needed = True
@@ -236,8 +242,6 @@ class Tracing:
 
     def _remember(self, ids: Iterable[str]) -> None:
         """Remember what is traced, for a bus whose deliveries do not say it."""
-        if self._headers:
-            return
         self._sent.update(dict.fromkeys(ids))
         while len(self._sent) > MAX_SENT:
             del self._sent[next(iter(self._sent))]
@@ -262,7 +266,12 @@ class Tracing:
         return None if hands is None else hands.look()
 
     def _hands(self, event_id: str, group: str) -> Handling | None:
-        return self.in_hand.get((event_id, group)) or Handling.of_broadcast(event_id, group)
+        found = self.in_hand.get(group, _NOTHING).get(event_id)
+        if found is None:
+            found = next(
+                (each for place, each in self.passing.items() if place.group == group and each.has(event_id)), None
+            )
+        return found or Handling.of_broadcast(event_id, group)
 
     def is_traced(self, event: Event, group: str) -> bool:
         """Tell whether an event that a group has in hand is traced."""
