@@ -130,13 +130,11 @@ class EngineWorker(PoisonHandling):
         if undecided or self.aside.held:  # not before: what was begun would be settled twice at once
             self._watch()
         restored = None if saved is None else self._restored(saved.sequence)
-        limit = self._conflate_waiting
+        limit, after = self._conflate_waiting, self.sequence
         crash_point("takeover.after")
         conflation = Conflation(limit, self._caught_up_at) if limit else None
         self._handling = None if self.tracing is None else self.tracing.handling(self._traced_at)
-        await self._bus.attach(
-            self.slot, self._on_delivery, after=self.sequence, right=self._right, conflation=conflation
-        )
+        await self._bus.attach(self.slot, self._on_delivery, after=after, right=self._right, conflation=conflation)
         if restored is not None:
             await self._tell_restored(restored)
 
@@ -287,8 +285,7 @@ class EngineWorker(PoisonHandling):
                 self._in_hand = True
                 crash_point("input.before")
                 begun_ns = self._clock.monotonic_ns()
-                hands = self._handling
-                if hands is None:
+                if (hands := self._handling) is None:
                     await self._take(delivery, begun_ns)
                 elif hands.passes(delivery, begun_ns):
                     try:
@@ -296,9 +293,8 @@ class EngineWorker(PoisonHandling):
                     except BaseException as e:
                         hands.end(e)
                         raise
-                    if hands.turn is None:
-                        hands.passing = False
-                    else:
+                    hands.passing = False
+                    if hands.turn is not None:
                         hands.end()
                 else:
                     with hands.take(delivery, begun_ns) as traced:
