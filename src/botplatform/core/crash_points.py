@@ -15,13 +15,13 @@ __all__ = ["POINTS", "CrashPoints", "crash_point"]
 STEPS: Final = ("claim", "takeover", "input", "submitted", "gate", "send", "report", "checkpoint")
 POINTS: Final = (
     *(f"{step}.{when}" for step in STEPS for when in ("before", "after")),
-    *("handed.after", "publish.before", "write.before"),
+    *("handed.after", "publish.before", "write.before", "socket.before"),
 )
 """`claim`: of a partition's checkpoint; `takeover`: reading what the log has and comparing with the venue; `input`:
 handling an event, which is acknowledged behind it; `submitted`: publishing the intent; `gate`: the last check; `send`:
 the call of the venue; `report`: publishing what it says; `checkpoint`: saving the state; `handed`: the effect waits
 in the gateway; `publish`: handing events to the bus, by a right that was looked at; `write`: handing them to the
-socket."""
+socket; `socket`: that to the kernel."""
 
 
 class CrashPoints:

@@ -6,6 +6,7 @@ import asyncio
 
 import nats.errors
 import pytest
+from nats.aio.transport import TcpTransport
 
 from botplatform.bus.jetstream.connection import connect_nats
 from botplatform.bus.jetstream.direct import parse_status
@@ -75,3 +76,44 @@ async def test_what_was_sent_before_a_flush_is_at_the_server_after_it() -> None:
             await here.client.flush()
             await there.client.flush()
             assert answers.pending_msgs == 1
+
+
+class Flushed:
+    """A connection that sends when it is flushed, as that over a WebSocket does."""
+
+    def __init__(self, transport: TcpTransport) -> None:
+        self.transport = transport
+        self.waiting = list[bytes]()
+
+    def write(self, payload: bytes) -> None:
+        self.waiting.append(payload)
+
+    def writelines(self, payload: list[bytes]) -> None:
+        self.waiting.extend(payload)
+
+    async def drain(self) -> None:
+        self.transport.writelines(self.waiting)  # type: ignore[no-untyped-call]  # nats-py leaves it out
+        self.waiting = []
+        await self.transport.drain()  # type: ignore[no-untyped-call]  # nats-py leaves it out
+
+    def __getattr__(self, name: str) -> object:
+        if name.endswith("_writer"):
+            raise AttributeError(name)
+        return getattr(self.transport, name)
+
+
+async def test_a_connection_that_has_to_be_flushed_is(empty_server: EmbeddedServer) -> None:
+    async with await connect_nats(NatsSettings(url=empty_server.url)) as connection:
+        client, arrived = connection.client, asyncio.Event()
+        await client.listen("here", lambda *_: arrived.set())
+        await client.flush()
+        transport = client._transport
+        assert isinstance(transport, TcpTransport)
+        flushed = client._transport = Flushed(transport)  # type: ignore[assignment]
+        client.write_now([b"PUB here 0\r\n\r\n"])
+        for _ in range(10):
+            await asyncio.sleep(0)
+        assert flushed.waiting == []
+        async with asyncio.timeout(60):
+            await arrived.wait()
+        client._transport = transport

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
 
 import pytest
 
 from botplatform import testing
 from botplatform.bus.jetstream import JetStreamEventBus, direct
 from botplatform.bus.jetstream.connection import connect_nats
+from botplatform.bus.jetstream.direct import DirectClient
 from botplatform.bus.server import EmbeddedServer
-from botplatform.core.events import Event
+from botplatform.core.events import Event, NotificationEvent
 from botplatform.settings import BusSettings, NatsSettings
+
+CERTIFICATES = Path(__file__).with_name("certificates")
 
 
 class Hands:
@@ -72,10 +77,10 @@ async def test_after_a_lapse_what_was_sent_before_is_not_stored_again_and_all_st
     forgetful: JetStreamEventBus,
 ) -> None:
     """The right lapses in the middle of many; what others publish meanwhile comes behind."""
-    right = Hands(looks=2)
+    right = Hands(looks=4)
     publishing = asyncio.create_task(forgetful.publish_all(ticks(600), right=right))
     async with asyncio.timeout(60):
-        while right.looked < 4:  # noqa: ASYNC110  # it looks again and again
+        while right.looked < 6:  # noqa: ASYNC110  # it looks again and again
             await asyncio.sleep(0.01)
     before = await stored(forgetful)
     assert before == [f"tick-{index}" for index in range(len(before))]
@@ -107,22 +112,144 @@ async def test_what_another_has_taken_over_is_never_sent_and_holds_nobody_up(for
 
 
 async def test_what_is_sent_again_on_another_connection_asks_for_the_right_again(
-    forgetful: JetStreamEventBus,
+    forgetful: JetStreamEventBus, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Handed to the bus by a valid right, and lost with the connection; the successor has published it meanwhile."""
     right, client = Hands(), forgetful.connection.client
-    client.write_now = lambda commands: None  # type: ignore[method-assign]  # lost on the way
+    monkeypatch.setattr(client, "write_now", lambda *_: None)  # lost on the way
     publishing = asyncio.create_task(forgetful.publish_all(ticks(5), right=right))
     async with asyncio.timeout(60):
         while not right.looked:  # noqa: ASYNC110  # every turn of the loop counts
             await asyncio.sleep(0)
-    del client.write_now
+    monkeypatch.undo()
     right.ended = True
     await client.force_reconnect()
     async with asyncio.timeout(60):
         await forgetful.publish_all(ticks(1, start=5))
     assert await stored(forgetful) == ["tick-5"]
     publishing.cancel()
+
+
+@pytest.mark.parametrize(("looks", "reconnects"), [(1, 0), (2, 0), (3, 1)])
+async def test_a_right_that_lapses_on_the_last_steps_to_the_socket_is_noticed_there(
+    forgetful: JetStreamEventBus, looks: int, reconnects: int
+) -> None:
+    """It is still valid when the commands are collected, and not any more when the kernel would take them."""
+    right = Hands(looks=looks)
+    publishing = asyncio.create_task(forgetful.publish_all(ticks(5), right=right))
+    async with asyncio.timeout(60):
+        while right.looked <= looks or forgetful.connection.reconnects < reconnects:  # noqa: ASYNC110  # it has no event
+            await asyncio.sleep(0.01)
+    assert await stored(forgetful) == []
+    right.looks = -1
+    async with asyncio.timeout(60):
+        await publishing
+    assert await stored(forgetful) == [f"tick-{index}" for index in range(5)]
+    assert forgetful.connection.reconnects == reconnects
+
+
+async def test_what_is_sent_again_too_late_is_looked_up_first(
+    forgetful: JetStreamEventBus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No right is needed, but the process is paused between its decision to send again and the socket."""
+    lost, back = losing(forgetful, {1, 2, 3})
+    publishing = asyncio.create_task(forgetful.publish_all(ticks(3)))
+    async with asyncio.timeout(60):
+        await lost.wait()
+        forgetful._publisher._recover()
+        with monkeypatch.context() as patch:
+            patch.setattr(DirectClient, "unsent_bytes", 1)
+            while not forgetful._publisher._outgoing._waiting:  # noqa: ASYNC110  # it has no event
+                await asyncio.sleep(0.01)
+            await asyncio.sleep(1.5)  # the server forgets, on its own clock
+        back()
+        await publishing
+    assert await stored(forgetful) == [f"tick-{index}" for index in range(3)]
+
+
+async def test_what_lies_before_something_acknowledged_is_looked_up_as_well(forgetful: JetStreamEventBus) -> None:
+    lost, back = losing(forgetful, {1})
+    publishing = asyncio.create_task(forgetful.publish_all(ticks(3)))
+    async with asyncio.timeout(60):
+        await lost.wait()
+        while forgetful.in_flight > 1:  # noqa: ASYNC110  # it has no event
+            await asyncio.sleep(0.01)
+        await asyncio.sleep(1.5)  # the server forgets, on its own clock
+        back()
+        forgetful._publisher._recover()
+        await publishing
+    assert await stored(forgetful) == [f"tick-{index}" for index in range(3)]
+
+
+def losing(bus: JetStreamEventBus, numbers: set[int]) -> tuple[asyncio.Event, Callable[[], None]]:
+    """Lose the acknowledgements of these, until the function is called; the event says that all were."""
+    receivers, take, all_lost = bus.connection.client._receivers, bus._publisher._answered, asyncio.Event()
+    (sid,) = (each for each, receive in receivers.items() if receive == take)
+    left = set(numbers)
+
+    def lose(subject: bytes, reply: bytes, data: bytes, headers: bytes | None) -> None:
+        number = int(subject.rpartition(b".")[2])
+        if number not in numbers:
+            take(subject, reply, data, headers)
+        left.discard(number)
+        if not left:
+            all_lost.set()
+
+    receivers[sid] = lose
+    return all_lost, lambda: receivers.update({sid: take})
+
+
+@pytest.mark.parametrize("tls", [False, True])
+async def test_the_rest_of_what_the_socket_has_not_taken_leaves_by_a_right_as_well(*, tls: bool) -> None:
+    """The server stops reading in the middle of an event, and goes on when the successor has published it."""
+    secured = {"cert_file": str(CERTIFICATES / "server.pem"), "key_file": str(CERTIFICATES / "server.key")}
+    options = {"tls_required": True, "tls_ca_file": CERTIFICATES / "ca.pem"} if tls else {}
+    go_on, right, bus_settings = asyncio.Event(), Hands(), BusSettings(duplicate_window_s=1)
+    go_on.set()
+    large = testing.event("notification.alert", NotificationEvent("x" * 3_000_000), id="large")
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        there_reader, there = await asyncio.open_connection("127.0.0.1", server.port)
+        back = asyncio.create_task(copy(there_reader, writer))
+        await copy(reader, there)
+        there.close()
+        await back
+
+    async def copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(OSError):
+            while data := await reader.read(16384):
+                await go_on.wait()
+                writer.write(data)
+                await writer.drain()
+        writer.close()
+
+    async with EmbeddedServer(config={"tls": secured} if tls else {}) as server:
+        listening = await asyncio.start_server(serve, "127.0.0.1", 0, limit=16384)
+        through, to = (
+            NatsSettings.model_validate({"url": f"nats://localhost:{port}", **options})
+            for port in (listening.sockets[0].getsockname()[1], server.port)
+        )
+        async with (
+            await JetStreamEventBus.connect(through, bus_settings, groups={}) as paused,
+            await JetStreamEventBus.connect(to, bus_settings) as successor,
+        ):
+            client = paused.connection.client
+            writer = client._socket_writer
+            assert writer is not None
+            writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 65536)
+            go_on.clear()
+            publishing = asyncio.create_task(paused.publish_all([large], right=right))
+            async with asyncio.timeout(60):
+                while not client.unsent_bytes:  # noqa: ASYNC110  # it has no event
+                    await asyncio.sleep(0.01)
+                right.ended = True
+                await successor.publish_all([large])
+                await asyncio.sleep(1.5)  # the server forgets, on its own clock
+                go_on.set()
+                await paused.publish_all(ticks(1))
+            publishing.cancel()
+            assert await stored(successor) == ["large", "tick-0"]
+        listening.close()
 
 
 async def test_what_a_connection_that_is_given_up_still_holds_does_not_come_late(

@@ -14,13 +14,14 @@ import contextlib
 import socket
 import struct
 from collections.abc import Callable, Sequence
-from typing import Final, NamedTuple, TypeAlias
+from typing import Any, Final, NamedTuple, TypeAlias
 
 import nats.errors
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 
 from botplatform.bus.jetstream.credentials import GuardedClient
+from botplatform.core.crash_points import crash_point
 
 __all__ = ["DirectClient", "Receive", "Status", "parse_status"]
 
@@ -55,12 +56,35 @@ def parse_status(headers: bytes | None) -> Status:
     return Status(code, description, int(pending) if pending.isdigit() else None)
 
 
+class _LookingSocket:
+    """A socket that looks, in the last step before the kernel has them, whether bytes may leave."""
+
+    def __init__(self, wrapped: socket.socket, look: Callable[[], None]) -> None:
+        self._wrapped = wrapped
+        self._look = look
+
+    def send(self, data: bytes) -> int:
+        """Send what the kernel takes of it."""
+        self._look()
+        return self._wrapped.send(data)
+
+    def sendmsg(self, buffers: Sequence[bytes]) -> int:
+        """Send what the kernel takes of them."""
+        self._look()
+        return self._wrapped.sendmsg(buffers)
+
+    def __getattr__(self, name: str) -> Any:  # whatever else a socket has
+        return getattr(self._wrapped, name)
+
+
 class DirectClient(GuardedClient):
     """The client of nats-py with a short way in and a short way out."""
 
     def __init__(self) -> None:
         super().__init__()
         self._receivers: dict[int, Receive] = {}
+        self._may_leave: Callable[[], bool] | None = None
+        self._writing = False
 
     async def listen(self, subject: str, receive: Receive) -> Subscription:
         """Subscribe; `receive` is called for each message as it is parsed, until `unsubscribe` of what is returned."""
@@ -75,10 +99,13 @@ class DirectClient(GuardedClient):
     def send(self, subject: str, body: bytes, *, reply: str = "") -> None:
         """Put a message without headers behind what waits for the socket; raises what `check_open` raises."""
         self.check_open()
-        command = b"%b%b\r\n" % (f"PUB {subject} {reply} {len(body)}\r\n".encode(), body)
-        self._pending.append(command)
-        self._pending_data_size += len(command)
-        self._count(1, len(body))
+        self._append([b"%b%b\r\n" % (f"PUB {subject} {reply} {len(body)}\r\n".encode(), body)])
+
+    def _append(self, commands: Sequence[bytes]) -> None:
+        size = sum(map(len, commands))
+        self._pending.extend(commands)
+        self._pending_data_size += size
+        self._count(len(commands), size)
         if self._flush_queue is not None and self._flush_queue.empty():
             self._flush_queue.put_nowait(asyncio.get_running_loop().create_future())
 
@@ -92,19 +119,48 @@ class DirectClient(GuardedClient):
             raise nats.errors.MaxPayloadError
         return b"%b%b\r\n" % (f"HPUB {subject} {reply} {len(headers)} {size}\r\n{headers}".encode(), body)
 
-    def write_now(self, commands: Sequence[bytes]) -> None:
-        """Hand commands to the socket, behind what waits for it, before this returns; raises what `check_open` raises."""
+    def write_now(self, commands: Sequence[bytes], may_leave: Callable[[], bool] | None = None) -> bool:
+        """Hand commands to the socket, behind what waits for it, before this returns; raises what `check_open` raises.
+
+        `may_leave` is asked before that; False: they may not, and nothing was sent. It is asked again where the kernel
+        takes them, and for each rest that it takes later: then the connection is given up, with all that it holds.
+        """
         self.check_open()
-        ahead, self._pending, self._pending_data_size = self._pending, [], 0
+        if self._socket_writer is None:  # a WebSocket, which sends when it is flushed
+            self._append(commands)
+            return True
+        data = b"".join([*self._pending, *commands])
+        crash_point("write.before")
+        if may_leave is not None and not may_leave():
+            return False
+        self._pending, self._pending_data_size = [], 0
         assert self._transport is not None  # it is connected
-        self._transport.writelines([*ahead, *commands])
+        self._may_leave, self._writing = may_leave, True
+        try:
+            self._transport.write(data)
+        finally:
+            self._writing = False
         self._count(len(commands), sum(map(len, commands)))
+        return True
+
+    def _look(self) -> None:
+        """Give the connection up instead of sending what may not be sent any more."""
+        if self._may_leave is None:
+            return
+        if not self._writing and not self.unsent_bytes:  # all of it has left: this is something else
+            self._may_leave = None
+            return
+        crash_point("socket.before")
+        if not self._may_leave():
+            self._drop_unsent()
+            raise ConnectionAbortedError("the right to publish has lapsed before the socket took what it was given")
 
     @property
     def unsent_bytes(self) -> int:
-        """Bytes that were handed over and that the socket has not taken."""
-        found = self._socket_writer
-        return 0 if found is None else found.transport.get_write_buffer_size()
+        """Bytes that were handed over and that the socket has not taken, whether they are encrypted yet or not."""
+        writer, bare = self._socket_writer, getattr(self._transport, "_bare_io_writer", None)
+        writers = () if writer is None else (writer,) if writer is bare or bare is None else (writer, bare)
+        return sum(each.transport.get_write_buffer_size() for each in writers)
 
     def check_open(self) -> None:
         """Raise where nothing can be sent.
@@ -129,19 +185,28 @@ class DirectClient(GuardedClient):
 
     async def _process_connect_init(self) -> None:
         """Bound the time for which the kernel keeps trying to deliver: what comes later may not come at all."""
+        self._may_leave = None
         writer = self._socket_writer
-        if writer is not None and UNACKNOWLEDGED is not None:
-            writer.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, UNACKNOWLEDGED, UNDELIVERED_MS)
+        if writer is not None:
+            if UNACKNOWLEDGED is not None:
+                writer.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, UNACKNOWLEDGED, UNDELIVERED_MS)
+            transport: Any = writer.transport
+            transport._sock = _LookingSocket(transport._sock, self._look)  # noqa: SLF001  # asyncio has no other way
         await super()._process_connect_init()
 
     async def _attempt_reconnect(self) -> None:
         """Drop what the old connection still holds, here and in the kernel: it would come late, and out of order."""
-        writer = self._socket_writer
-        if writer is not None and not writer.transport.is_closing():
-            with contextlib.suppress(OSError):  # the other side has closed it
-                writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, AT_ONCE)
+        self._drop_unsent()
+        if (writer := self._socket_writer) is not None:
             writer.transport.abort()
         await super()._attempt_reconnect()
+
+    def _drop_unsent(self) -> None:
+        """Have the kernel drop what it still holds, as soon as the connection is closed."""
+        found = None if (writer := self._socket_writer) is None else writer.get_extra_info("socket")
+        if found is not None:
+            with contextlib.suppress(OSError):  # it is closed
+                found.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, AT_ONCE)
 
     async def _send_ping(self, future: asyncio.Future[bool] | None = None) -> None:
         """Ask behind what waits for the socket: nats-py asks ahead of it, so that its `flush` says nothing about it."""

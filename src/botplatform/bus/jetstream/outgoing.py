@@ -16,9 +16,9 @@ import nats.errors
 
 from botplatform.bus.jetstream.direct import DirectClient
 from botplatform.bus.jetstream.subjects import published
-from botplatform.core.crash_points import crash_point
 from botplatform.core.event_bus import Right
 from botplatform.core.events import Event
+from botplatform.core.seam import Clock
 from botplatform.errors import BusError
 
 __all__ = ["Batch", "Outgoing", "Sent"]
@@ -55,7 +55,9 @@ class Batch:
 class Sent:
     """An event on its way."""
 
-    __slots__ = ("batch", "body", "event", "first_ns", "headers", "id", "place", "sent_ns", "subject", "type")
+    __slots__ = (
+        *("after", "batch", "body", "event", "first_ns", "headers", "id", "place", "sent_ns", "subject", "type"),
+    )
 
     def __init__(self, event: Event, body: bytes, headers: str, batch: Batch, partition: int) -> None:
         self.event = event
@@ -68,24 +70,58 @@ class Sent:
         self.batch = batch
         self.sent_ns = 0
         self.first_ns = 0
+        """Since when it may be in the log; 0: it was not sent yet."""
+        self.after = 0
+        """A sequence that it is stored behind."""
+
+
+class _Look:
+    """Tells, each time that it is called, whether what it was made for may still leave."""
+
+    __slots__ = ("_clock", "_rights", "_until_ns")
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._rights: list[Right] = []
+        self._until_ns = 0
+
+    def add(self, right: Right | None, until_ns: int) -> bool:
+        """Take something more, if that may leave now; tell whether it may."""
+        if right is not None and right not in self._rights:
+            if not right.valid:
+                return False
+            self._rights.append(right)
+        if until_ns:
+            if self._clock.monotonic_ns() >= until_ns:
+                return False
+            self._until_ns = min(self._until_ns or until_ns, until_ns)
+        return True
+
+    def __call__(self) -> bool:
+        in_time = not self._until_ns or self._clock.monotonic_ns() < self._until_ns
+        return in_time and all(right.valid for right in self._rights)
 
 
 class Outgoing:
-    """Commands that wait for the socket, in order; `lapsed` is called instead of sending by a right that has lapsed.
+    """Commands that wait for the socket, in order; `lapsed` is called instead of sending what may not be sent any more.
 
     All that waits is forgotten then: whoever it belongs to sends it again, when and if that may be done.
     """
 
-    def __init__(self, client: DirectClient, lapsed: Callable[[], None]) -> None:
+    def __init__(self, client: DirectClient, clock: Clock, lapsed: Callable[[], None]) -> None:
         self._client = client
+        self._clock = clock
         self._lapsed = lapsed
-        self._waiting: deque[tuple[bytes, Right | None]] = deque()
+        self._waiting: deque[tuple[bytes, Right | None, int]] = deque()
         self._due: asyncio.Handle | None = None
 
-    def add(self, command: bytes, right: Right | None) -> None:
-        """Send a command in the next turn of the loop; raises what `DirectClient.check_open` raises."""
+    def add(self, command: bytes, right: Right | None, until_ns: int = 0) -> None:
+        """Send a command in the next turn of the loop; raises what `DirectClient.check_open` raises.
+
+        It is not sent from `until_ns` of the monotonic clock on; 0: whenever it can be.
+        """
         self._client.check_open()
-        self._waiting.append((command, right))
+        self._waiting.append((command, right, until_ns))
         if self._due is None:
             self._due = asyncio.get_running_loop().call_soon(self._send)
 
@@ -100,11 +136,10 @@ class Outgoing:
         if self._client.unsent_bytes:
             self._due = asyncio.get_running_loop().call_later(FULL_S, self._send)
             return
-        crash_point("write.before")
-        commands, lapsed = self._next()
+        commands, look, lapsed = self._next()
         if commands:
             try:
-                self._client.write_now(commands)
+                lapsed = not self._client.write_now(commands, look) or lapsed
             except nats.errors.Error:  # the connection is lost or closed: whoever it belongs to knows, or will be told
                 self._waiting.clear()
                 return
@@ -114,17 +149,14 @@ class Outgoing:
         elif self._waiting:
             self._due = asyncio.get_running_loop().call_soon(self._send)
 
-    def _next(self) -> tuple[list[bytes], bool]:
-        """Take what may be sent now, and tell whether what comes next may not."""
-        commands: list[bytes] = []
-        size, looked_at = 0, None
+    def _next(self) -> tuple[list[bytes], _Look, bool]:
+        """Take what may be sent now, with the look for the way to the socket, and tell whether what comes next may not."""
+        commands, look, size = list[bytes](), _Look(self._clock), 0
         while self._waiting and size < CHUNK_BYTES:
-            command, right = self._waiting[0]
-            if right is not None and right is not looked_at:
-                if not right.valid:
-                    return commands, True
-                looked_at = right
+            command, right, until_ns = self._waiting[0]
+            if not look.add(right, until_ns):
+                return commands, look, True
             commands.append(command)
             size += len(command)
             self._waiting.popleft()
-        return commands, False
+        return commands, look, False

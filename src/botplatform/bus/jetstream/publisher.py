@@ -1,8 +1,9 @@
 """Publishing into the log: pipelined, in order, nothing lost and nothing doubled across reconnections.
 
 Events go out without waiting for each acknowledgement, as many as the window holds. After a reconnection, or when
-an acknowledgement does not come, or the right to publish has lapsed, nothing new is sent until all that is not acknowledged was sent again in its
-order (go-back-N); the server drops repetitions by their id. Independent retries would store events out of order.
+an acknowledgement does not come, or the right to publish has lapsed, nothing new is sent until all that is not
+acknowledged was sent again in its order (go-back-N); the server drops repetitions by their id, and what it may not know
+any more is looked up. Independent retries would store events out of order.
 """
 
 from __future__ import annotations
@@ -78,6 +79,7 @@ class Publisher:
         self._sent_bytes = 0
         self._window = settings.publish_window
         self._remembered_ns = settings.duplicate_window_s * 10**9 // 2
+        self._again_within_ns = settings.duplicate_window_s * 10**9 * 3 // 4
         self.headers = Headers(settings.tick_ttl_s)
         """Makes the headers of what is published."""
         self._partition_count = settings.partitions
@@ -88,7 +90,7 @@ class Publisher:
         self._number = 0
         self._inbox = ""
         self._inbox_bytes = 0
-        self._outgoing = Outgoing(connection.client, self._recover)
+        self._outgoing = Outgoing(connection.client, connection.clock, self._recover)
         self._may_send = asyncio.Event()
         self._may_send.set()
         self._held = False
@@ -98,6 +100,7 @@ class Publisher:
         self._broken: BusError | None = None
         self.newest: dict[tuple[str, int], int] = {}
         """The sequence of the newest event of each type and partition that this publisher stored."""
+        self._newest = 0
 
     @property
     def in_flight(self) -> int:
@@ -179,6 +182,7 @@ class Publisher:
         self._number += 1
         number = self._number
         self._unacknowledged[number] = sent
+        sent.after = self._newest
         self._bytes += len(sent.body)
         self._sent_bytes += len(sent.body) + OVERHEAD_BYTES
         sent.batch.waiting += 1
@@ -188,10 +192,13 @@ class Publisher:
 
     def _write(self, number: int, sent: Sent) -> None:
         sent.sent_ns = self._clock.monotonic_ns()
+        until_ns = sent.first_ns + self._again_within_ns if sent.first_ns else 0
         sent.first_ns = sent.first_ns or sent.sent_ns
         try:
-            client, reply = self._connection.client, f"{self._inbox}.{number}"
-            self._outgoing.add(client.publication(sent.subject, reply, sent.headers, sent.body), sent.batch.right)
+            command = self._connection.client.publication(
+                sent.subject, f"{self._inbox}.{number}", sent.headers, sent.body
+            )
+            self._outgoing.add(command, sent.batch.right, until_ns)
         except nats.errors.OutboundBufferLimitError:
             self._hold()  # the connection is being lost: sent again when it is back
         except nats.errors.MaxPayloadError:
@@ -218,6 +225,7 @@ class Publisher:
 
     def _stored(self, number: int, sequence: int) -> None:
         sent = self._take(number)
+        self._newest = max(self._newest, sequence)
         if sequence > self.newest.get(sent.place, 0):
             self.newest[sent.place] = sequence
         sent.batch.settle()
@@ -286,8 +294,9 @@ class Publisher:
             try:
                 await self._connection.connected.wait()
                 await self._wait_rights()
+                asked_ns = self._clock.monotonic_ns()
                 info = await self._connection.api(f"STREAM.INFO.{self._stream}", timeout_s=1.0)
-                await self._find_stored(info["state"]["last_seq"])
+                await self._find_stored(info["state"]["last_seq"], asked_ns)
             except ApiError as e:
                 if e.error not in PASSING:
                     self.fail(
@@ -324,13 +333,13 @@ class Publisher:
                 else:
                     await self._clock.sleep(RETRY_S)
 
-    async def _find_stored(self, last: int) -> None:
+    async def _find_stored(self, last: int, asked_ns: int) -> None:
         """After a long time away, look up what the log has: the server may have forgotten the ids by now."""
         oldest = next(iter(self._unacknowledged.values()), None)
         if oldest is None or self._clock.monotonic_ns() - oldest.first_ns < self._remembered_ns:
             return
         waiting = {sent.id: number for number, sent in self._unacknowledged.items()}
-        after = max(self.newest.values(), default=0)  # all that waits was sent later, so it is stored behind
+        after = oldest.after  # all that waits was sent later, so it is stored behind
         subjects = tuple(sorted({f"{sent.type}.*.*" for sent in self._unacknowledged.values()}))
         async for found in replay(
             self._connection, self._stream, subjects, after=after, until=last, counters=Counters()
@@ -338,6 +347,8 @@ class Publisher:
             number = waiting.get(found.event.id)
             if number is not None and number in self._unacknowledged:
                 self._stored(number, found.sequence)
+        for sent in self._unacknowledged.values():
+            sent.first_ns = asked_ns  # it was not in the log then
         await self._doubt_trimmed()
 
     async def _doubt_trimmed(self) -> None:
