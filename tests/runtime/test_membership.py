@@ -180,6 +180,20 @@ async def test_one_that_leaves_slowly_hands_over_each_partition_as_it_is_done_wi
         assert (a.membership.lapses, b.membership.failovers) == (0, 0)
 
 
+async def test_one_that_leaves_does_not_finish_what_is_taken_over_meanwhile(nats: NatsSettings) -> None:
+    """It was away for longer than its lease just before: what is in hand there waits for a right that is gone."""
+    async with members(nats, "a") as (a,):
+        await a.join()
+        await until(divided(a), "it has everything")
+        a.holding[3] = asyncio.Event()
+        leaving = asyncio.create_task(a.membership.leave())
+        await until(lambda: list(a.owned) == [3], "it has given back all but that")
+        owners = Bucket(a.connection, PARTITION_OWNERS)
+        await owners.put("signals.3", b'{"member":"b","epoch":2}')
+        async with asyncio.timeout(PATIENCE_S):
+            await leaving
+
+
 async def test_the_partitions_of_one_that_dies_are_taken_over_with_a_higher_epoch(nats: NatsSettings) -> None:
     async with members(nats, "a", "b") as (a, b):
         await a.join()

@@ -163,8 +163,9 @@ class Membership:
         try:
             await self._settle_jobs()
             for group in self._handlers:  # in the order of the flow: who makes events stops before who handles them
-                owned = [partition for name, partition in self._owned if name == group]
-                await asyncio.gather(*(self._release(group, partition) for partition in owned))
+                for partition in [partition for name, partition in self._owned if name == group]:
+                    self._change(group, partition, self._release(group, partition))  # it ends when that is taken over
+                await self._settle_jobs()
         finally:  # when it takes too long, the rest is taken over once the lease is over
             await end(self._task)
         with suppress(BusError):

@@ -108,6 +108,29 @@ async def test_detaching_finishes_the_event_in_hand(bus: JetStreamEventBus) -> N
     assert taken.ids + rest.ids == names(20)
 
 
+async def test_detaching_that_is_cut_off_leaves_nothing_running(bus: JetStreamEventBus) -> None:
+    """The event in hand never ends, because what comes of it waits for a right that somebody else has."""
+    begun, cut_off = asyncio.Event(), asyncio.Event()
+
+    async def handle(_: Delivery) -> None:
+        begun.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            cut_off.set()
+
+    await bus.publish_all(ticks(1))
+    await bus.attach("everything", handle)
+    await begun.wait()
+    detaching = asyncio.create_task(bus.detach("everything"))
+    await asyncio.sleep(0.05)
+    detaching.cancel()
+    async with asyncio.timeout(60):
+        with pytest.raises(asyncio.CancelledError):
+            await detaching
+    assert cut_off.is_set()
+
+
 async def test_a_handler_may_detach_its_own_group(bus: JetStreamEventBus) -> None:
     taken: list[str] = []
     rest = Taken()

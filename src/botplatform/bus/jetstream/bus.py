@@ -260,8 +260,14 @@ class JetStreamEventBus:
         `abandon` stops at once and acknowledges nothing: for a group that somebody else has taken over.
         """
         consumer = self._groups.pop(group, None) or self._shared.pop(group, None)
-        if consumer is not None:
-            await (consumer.abandon() if abandon else consumer.stop())
+        if consumer is not None and not abandon:
+            try:
+                await consumer.stop()
+            except asyncio.CancelledError:  # somebody else has it by now, or there is no more time
+                await consumer.abandon()
+                raise
+        elif consumer is not None:
+            await consumer.abandon()
 
     async def wait_failed(self) -> None:
         """Wait until a delivery fails or the connection is closed for good, and raise the reason."""
