@@ -156,7 +156,9 @@ async def test_nothing_is_lost_doubled_or_late_whatever_happens_to_the_processes
     await ordeal(cluster, count=12_000, rate=800)
 
 
-@pytest.mark.parametrize("point", ["publish.before", "write.before", "socket.before"])
+@pytest.mark.parametrize(
+    "point", ["publish.before", pytest.param("write.before", marks=pytest.mark.slow), "socket.before"]
+)
 async def test_what_was_about_to_be_published_is_not_doubled_after_a_long_pause(cluster: Cluster, point: str) -> None:
     """A process that has looked at its lease is paused until its successor's ids are forgotten, then goes on."""
     paused = await cluster.start(crash_at=f"{point}:300:pause")
