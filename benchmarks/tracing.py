@@ -1,9 +1,10 @@
-"""(j) What tracing costs: the step of the signals engine with it off, at 1 % and at 100 %; and beside FastStream's.
+"""(l) What tracing costs: the step of the signals engine with it off, at 1 % and at 100 %; and beside FastStream's.
 
-    .venv/bin/python benchmarks/tracing.py [--rounds 5] [--events 30000] [--faststream PYTHON]
+    .venv/bin/python benchmarks/tracing.py [--rounds 5] [--events 60000] [--only "off,1 %"] [--faststream PYTHON]
 
 First the step, as in (f): a process of `botplatform run --engine signals` handles stored ticks, whose headers say which
-are traced. Then a handler that gets an event, and publishes one, each in order, everything traced: on the bus of the
+are traced; the kinds take turns, and each is compared with `off` of its own round: two processes of the same kind differ
+by up to 10 %, so it takes many rounds. Then a handler that gets an event, and publishes one, each in order, everything traced: on the bus of the
 platform, and in FastStream with its middleware. All send their spans by OTLP over HTTP to a collector that throws
 them away, in this process or in one of its own.
 """
@@ -117,20 +118,24 @@ async def step(folder: str, kind: str, events: int, endpoint: str) -> Result:
 async def steps(folder: str, arguments: argparse.Namespace, endpoint: str) -> None:
     """Measure the step in turns and print it."""
     found: dict[str, list[Result]] = defaultdict(list)
-    kinds = list(RATIOS)
+    kinds = [kind for kind in RATIOS if not arguments.only or kind in arguments.only.split(",")]
     for number in range(arguments.rounds):
-        for kind in kinds[number % 3 :] + kinds[: number % 3]:
+        first = number % len(kinds)
+        for kind in kinds[first:] + kinds[:first]:
             result = await step(folder, kind, arguments.events, endpoint)
             found[kind].append(result)
             print(f"  {kind}: {result.rate:,.0f}/s, load {os.getloadavg()[0]:.1f}", file=sys.stderr)
-    print("| tracing | events a second, median | min | max | µs of processor an event | share of off, by processor |")
-    print("| --- | ---: | ---: | ---: | ---: | ---: |")
+    print("| tracing | events a second, median | min | max | of off, in pairs | from | to | µs of processor | of off |")
+    print("| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |")
     for kind in kinds:
         rates, used = [each.rate for each in found[kind]], [each.engine_us for each in found[kind]]
-        shares = [each.engine_us / off.engine_us for each, off in zip(found[kind], found[OFF], strict=True)]
+        pairs = list(zip(found[kind], found[OFF], strict=True))
+        speeds = [each.rate / off.rate for each, off in pairs]
+        shares = [each.engine_us / off.engine_us for each, off in pairs]
         print(
             f"| {kind} | {statistics.median(rates):,.0f} | {min(rates):,.0f} | {max(rates):,.0f} "
-            f"| {statistics.median(used):.0f} | {statistics.median(shares):.2f} |"
+            f"| {statistics.median(speeds):.3f} | {min(speeds):.2f} | {max(speeds):.2f} "
+            f"| {statistics.median(used):.1f} | {statistics.median(shares):.3f} |"
         )
 
 
@@ -221,6 +226,8 @@ async def measure(folder: str, arguments: argparse.Namespace) -> None:
     with collector() as endpoint:
         if arguments.events:
             await steps(folder, arguments, endpoint)
+        if not arguments.hops:
+            return
         async with EmbeddedServer() as server, faststream(arguments.faststream, server.url) as peer:
             given: Sequence[str] = (f"nats.url={server.url}", "bus.by_type=false", "bus.duplicate_window_s=1")
             await beside(load_settings(None, given, environ={}), peer, arguments, endpoint)
@@ -229,8 +236,9 @@ async def measure(folder: str, arguments: argparse.Namespace) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description="What tracing costs.")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--events", type=int, default=30_000, help="ticks of the step; 0 leaves it out")
-    parser.add_argument("--hops", type=int, default=10_000, help="events beside FastStream")
+    parser.add_argument("--events", type=int, default=60_000, help="ticks of the step; 0 leaves it out")
+    parser.add_argument("--only", default="", help="kinds of the step, with commas; the first is off")
+    parser.add_argument("--hops", type=int, default=10_000, help="events beside FastStream; 0 leaves it out")
     parser.add_argument("--faststream", type=Path, default=DEFAULT_PEER)
     with tempfile.TemporaryDirectory() as folder:
         asyncio.run(measure(folder, parser.parse_args()))

@@ -99,7 +99,7 @@ async def test_an_event_that_has_passed_is_not_in_hand_any_more(by: str) -> None
     hands = process.hands(1)
     assert hands.passes(delivered(event), 0)
     if by == "flag":
-        hands.passing = False
+        hands.passing = None
     else:
         hands.end()
     await process.publish(of_strategy(event))

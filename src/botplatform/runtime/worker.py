@@ -293,7 +293,7 @@ class EngineWorker(PoisonHandling):
                     except BaseException as e:
                         hands.end(e)
                         raise
-                    hands.passing = False
+                    hands.passing = None
                     if hands.turn is not None:
                         hands.end()
                 else:

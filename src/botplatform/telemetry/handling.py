@@ -31,50 +31,48 @@ class Handling:
     traced comes of it.
     """
 
-    __slots__ = ("_among", "_begun_ns", "_mine", "_tracing", "delivery", "passing", "place", "turn")
+    __slots__ = ("_among", "_begun_ns", "_delivery", "_mine", "_tracing", "passing", "place", "turn")
 
     def __init__(self, tracing: Tracing, place: Place) -> None:
         self.place = place
         self.turn: Turn | None = None
         """What is known of the event in hand for its span; None when there may be none."""
-        self.passing = False
-        """The event in hand passes, and is not traced unless something traced comes of it."""
+        self.passing: Delivery | None = None
+        """An event in hand that passes: it is not traced, unless something traced comes of it."""
         self._tracing = tracing
-        self.delivery: Delivery
-        """What is in hand, or was last."""
+        self._delivery: Delivery
         self._begun_ns = 0
         self._mine = self._among = tracing.in_hand.setdefault(place.group, {})
 
     def passes(self, delivery: Delivery, begun_ns: int) -> bool:
         """Tell whether an event passes, because it is not traced: by its header, and its type.
 
-        Then it is in hand until `passing` is set to False, or until `end` where there is a `turn` by then. Any other
+        Then it is in hand until `passing` is set to None, or until `end` where there is a `turn` by then. Any other
         has to be taken.
         """
         headers = delivery.headers
         if headers is None or UNTRACED not in headers or delivery.event.type in ALWAYS:
             return False
-        self.delivery = delivery
+        self.passing = delivery
         self._begun_ns = begun_ns
         self.turn = None
-        self.passing = True
         self._tracing.latest = self
         return True
 
     def end(self, error: BaseException | None = None) -> None:
         """Have done with an event that passed; there is a span if something traced came of it."""
-        self.passing = False
+        self.passing = None
         if self.turn is not None:
             self._tracing.gone(self.turn, error)
 
     def has(self, event_id: str) -> bool:
         """Tell whether an event passes at present."""
-        return self.passing and self.delivery.event.id == event_id
+        return self.passing is not None and self.passing.event.id == event_id
 
     def take(self, delivery: Delivery, begun_ns: int) -> Handling:
         """Take an event."""
         event, headers = delivery.event, delivery.headers
-        self.delivery = delivery
+        self._delivery = delivery
         self._begun_ns = begun_ns
         self.turn = None
         among = self._mine
@@ -102,7 +100,7 @@ class Handling:
         if turn is None:
             clock = self._tracing.clock
             start_ns = clock.now_ns() - (clock.monotonic_ns() - self._begun_ns)
-            turn = self.turn = Turn(self.delivery, self.place, start_ns)
+            turn = self.turn = Turn(self.passing or self._delivery, self.place, start_ns)
         return turn
 
     def __enter__(self) -> bool:
@@ -113,7 +111,7 @@ class Handling:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         """End; there is a span if the event is traced, or if something came of it that is."""
-        self._among.pop(self.delivery.event.id, None)
+        self._among.pop(self._delivery.event.id, None)
         turn = self.turn
         if turn is not None:
             if turn.everywhere:

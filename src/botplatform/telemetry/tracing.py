@@ -188,11 +188,12 @@ class Tracing:
     def leaves_out(self, events: Sequence[Event]) -> bool:
         """Tell at once of the most frequent case, one event that came of one that is not traced, that it is not either."""
         hands = self.latest
-        if hands is None or not hands.passing or hands.turn is not None or len(events) != 1:
+        if hands is None or hands.turn is not None or len(events) != 1:
             return False
-        event = events[0]
-        same = event.causation_id == hands.delivery.event.id and event.source == hands.place.group
-        return same and event.type in FREQUENT
+        passing, event = hands.passing, events[0]
+        if passing is None or event.causation_id != passing.event.id or event.source != hands.place.group:
+            return False
+        return event.type in FREQUENT
 
     async def publish(self, events: Sequence[Event], publish_all: PublishAll) -> None:
         """Publish, with the header that says what is traced; spans end when the log has acknowledged."""
