@@ -336,8 +336,11 @@ class Membership:
                 await work
             except (BusError, StreamError) as e:
                 logger.warning("%s: partition %d: %s", group, partition, e)
-            except Exception as e:  # noqa: BLE001  # the process ends: its state cannot be trusted
-                self._failed(e)
+            except Exception as e:  # the process ends: its state cannot be trusted
+                if self._leaving:
+                    logger.exception("%s: partition %d: what was not saved is rebuilt from the log", group, partition)
+                else:
+                    self._failed(e)
             finally:
                 if self._changing.get(key) is task:
                     del self._changing[key]

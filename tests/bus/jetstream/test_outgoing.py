@@ -181,6 +181,19 @@ async def test_what_lies_before_something_acknowledged_is_looked_up_as_well(forg
     assert await stored(forgetful) == [f"tick-{index}" for index in range(3)]
 
 
+async def test_what_was_there_when_the_bus_was_opened_is_not_looked_through(forgetful: JetStreamEventBus) -> None:
+    await forgetful.publish_all(ticks(3))
+    async with await JetStreamEventBus.connect(NatsSettings(url=forgetful.connection.where), BusSettings()) as later:
+        lost, back = losing(later, {1})
+        publishing = asyncio.create_task(later.publish_all(ticks(1, start=3)))
+        async with asyncio.timeout(60):
+            await lost.wait()
+            assert [sent.after for sent in later._publisher._unacknowledged.values()] == [3]
+            back()
+            later._publisher._recover()
+            await publishing
+
+
 def losing(bus: JetStreamEventBus, numbers: set[int]) -> tuple[asyncio.Event, Callable[[], None]]:
     """Lose the acknowledgements of these, until the function is called; the event says that all were."""
     receivers, take, all_lost = bus.connection.client._receivers, bus._publisher._answered, asyncio.Event()

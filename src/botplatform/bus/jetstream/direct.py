@@ -158,9 +158,11 @@ class DirectClient(GuardedClient):
     @property
     def unsent_bytes(self) -> int:
         """Bytes that were handed over and that the socket has not taken, whether they are encrypted yet or not."""
-        writer, bare = self._socket_writer, getattr(self._transport, "_bare_io_writer", None)
-        writers = () if writer is None else (writer,) if writer is bare or bare is None else (writer, bare)
-        return sum(each.transport.get_write_buffer_size() for each in writers)
+        writer, bare = self._socket_writer, self._bare_writer
+        if writer is None or bare is None or not self.is_connected:
+            return 0
+        size = bare.transport.get_write_buffer_size()
+        return size if writer is bare else size + writer.transport.get_write_buffer_size()
 
     def check_open(self) -> None:
         """Raise where nothing can be sent.
@@ -183,6 +185,11 @@ class DirectClient(GuardedClient):
     def _socket_writer(self) -> asyncio.StreamWriter | None:
         return getattr(self._transport, "_io_writer", None)
 
+    @property
+    def _bare_writer(self) -> asyncio.StreamWriter | None:
+        """The writer below that, where TLS is between; else the same."""
+        return getattr(self._transport, "_bare_io_writer", None)
+
     async def _process_connect_init(self) -> None:
         """Bound the time for which the kernel keeps trying to deliver: what comes later may not come at all."""
         self._may_leave = None
@@ -191,7 +198,8 @@ class DirectClient(GuardedClient):
             if UNACKNOWLEDGED is not None:
                 writer.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, UNACKNOWLEDGED, UNDELIVERED_MS)
             transport: Any = writer.transport
-            transport._sock = _LookingSocket(transport._sock, self._look)  # noqa: SLF001  # asyncio has no other way
+            if hasattr(transport, "_sock_fd"):  # it calls the socket itself, which that of Windows does not
+                transport._sock = _LookingSocket(transport._sock, self._look)  # noqa: SLF001  # there is no other way
         await super()._process_connect_init()
 
     async def _attempt_reconnect(self) -> None:
@@ -203,10 +211,9 @@ class DirectClient(GuardedClient):
 
     def _drop_unsent(self) -> None:
         """Have the kernel drop what it still holds, as soon as the connection is closed."""
-        found = None if (writer := self._socket_writer) is None else writer.get_extra_info("socket")
-        if found is not None:
+        if (bare := self._bare_writer) is not None:
             with contextlib.suppress(OSError):  # it is closed
-                found.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, AT_ONCE)
+                bare.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, AT_ONCE)
 
     async def _send_ping(self, future: asyncio.Future[bool] | None = None) -> None:
         """Ask behind what waits for the socket: nats-py asks ahead of it, so that its `flush` says nothing about it."""

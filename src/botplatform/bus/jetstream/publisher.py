@@ -110,6 +110,8 @@ class Publisher:
     async def start(self) -> None:
         """Listen for acknowledgements and watch over them."""
         client = self._connection.client
+        info = await self._connection.api(f"STREAM.INFO.{self._stream}")
+        self._newest = int(info["state"]["last_seq"])
         self._inbox = client.new_inbox()
         await client.listen(f"{self._inbox}.*", self._answered)
         self._inbox_bytes = len(self._inbox) + 1
