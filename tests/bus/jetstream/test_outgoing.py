@@ -148,6 +148,16 @@ async def test_a_right_that_lapses_on_the_last_steps_to_the_socket_is_noticed_th
     assert forgetful.connection.reconnects == reconnects
 
 
+async def test_once_all_has_left_a_right_that_lapses_costs_no_connection(forgetful: JetStreamEventBus) -> None:
+    right, client = Hands(), forgetful.connection.client
+    async with asyncio.timeout(60):
+        await forgetful.publish_all(ticks(5), right=right)
+        right.ended = True
+        await client.flush()
+    assert forgetful.connection.reconnects == 0
+    assert await stored(forgetful) == [f"tick-{index}" for index in range(5)]
+
+
 async def test_what_is_sent_again_too_late_is_looked_up_first(
     forgetful: JetStreamEventBus, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -84,7 +84,6 @@ class DirectClient(GuardedClient):
         super().__init__()
         self._receivers: dict[int, Receive] = {}
         self._may_leave: Callable[[], bool] | None = None
-        self._writing = False
 
     async def listen(self, subject: str, receive: Receive) -> Subscription:
         """Subscribe; `receive` is called for each message as it is parsed, until `unsubscribe` of what is returned."""
@@ -135,11 +134,9 @@ class DirectClient(GuardedClient):
             return False
         self._pending, self._pending_data_size = [], 0
         assert self._transport is not None  # it is connected
-        self._may_leave, self._writing = may_leave, True
-        try:
-            self._transport.write(data)
-        finally:
-            self._writing = False
+        self._may_leave = may_leave
+        self._transport.write(data)
+        self.is_drained()
         self._count(len(commands), sum(map(len, commands)))
         return True
 
@@ -147,13 +144,18 @@ class DirectClient(GuardedClient):
         """Give the connection up instead of sending what may not be sent any more."""
         if self._may_leave is None:
             return
-        if not self._writing and not self.unsent_bytes:  # all of it has left: this is something else
-            self._may_leave = None
-            return
         crash_point("socket.before")
         if not self._may_leave():
             self._drop_unsent()
             raise ConnectionAbortedError("the right to publish has lapsed before the socket took what it was given")
+
+    def is_drained(self) -> bool:
+        """Tell whether the socket has taken all that it was given; then nothing is asked any more before it leaves."""
+        if self.unsent_bytes:
+            return False
+        if self.is_connected:  # else it is about to be given up
+            self._may_leave = None
+        return True
 
     @property
     def unsent_bytes(self) -> int:

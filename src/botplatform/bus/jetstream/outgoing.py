@@ -131,10 +131,10 @@ class Outgoing:
 
     def _send(self) -> None:
         self._due = None
-        if not self._waiting:
-            return
-        if self._client.unsent_bytes:
+        if not self._client.is_drained():
             self._due = asyncio.get_running_loop().call_later(FULL_S, self._send)
+            return
+        if not self._waiting:
             return
         commands, look, lapsed = self._next()
         if commands:
@@ -146,7 +146,7 @@ class Outgoing:
         if lapsed:
             self._waiting.clear()
             self._lapsed()
-        elif self._waiting:
+        if self._due is None and (self._waiting or self._client.unsent_bytes):
             self._due = asyncio.get_running_loop().call_soon(self._send)
 
     def _next(self) -> tuple[list[bytes], _Look, bool]:
