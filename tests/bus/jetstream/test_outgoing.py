@@ -16,6 +16,7 @@ from botplatform.bus.jetstream.connection import connect_nats
 from botplatform.bus.jetstream.direct import DirectClient
 from botplatform.bus.server import EmbeddedServer
 from botplatform.core.events import Event, NotificationEvent
+from botplatform.core.tasks import end
 from botplatform.settings import BusSettings, NatsSettings
 
 CERTIFICATES = Path(__file__).with_name("certificates")
@@ -222,35 +223,66 @@ def losing(bus: JetStreamEventBus, numbers: set[int]) -> tuple[asyncio.Event, Ca
     return all_lost, lambda: receivers.update({sid: take})
 
 
+class Way:
+    """The way to a server; each connection on it can be blocked."""
+
+    def __init__(self, port: int) -> None:
+        self._port = port
+        self.port = 0
+        self.free: list[asyncio.Event] = []
+        self.passed: list[int] = []
+        self.ended: list[asyncio.Event] = []
+        self.tasks: list[asyncio.Task[None] | None] = []
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.tasks.append(asyncio.current_task())
+        there_reader, there = await asyncio.open_connection("127.0.0.1", self._port)
+        self.free.append(asyncio.Event())
+        self.free[-1].set()
+        self.passed.append(0)
+        self.ended.append(asyncio.Event())
+        back = asyncio.create_task(self.copy(there_reader, writer))
+        try:
+            await self.copy(reader, there, len(self.free) - 1)
+        finally:
+            await end(back)
+
+    async def copy(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, number: int | None = None) -> None:
+        try:
+            with contextlib.suppress(OSError):
+                while data := await reader.read(16384):
+                    if number is not None:
+                        await self.free[number].wait()
+                        self.passed[number] += len(data)
+                    writer.write(data)
+                    await writer.drain()
+        finally:
+            writer.transport.abort()
+            if number is not None:
+                self.ended[number].set()
+
+
+@contextlib.asynccontextmanager
+async def way_to(server: EmbeddedServer) -> AsyncIterator[Way]:
+    way = Way(server.port)
+    listening = await asyncio.start_server(way.serve, "127.0.0.1", 0, limit=16384)
+    way.port = listening.sockets[0].getsockname()[1]
+    yield way
+    listening.close()
+    await end(*way.tasks)
+
+
 @pytest.mark.parametrize("tls", [False, True])
 async def test_the_rest_of_what_the_socket_has_not_taken_leaves_by_a_right_as_well(*, tls: bool) -> None:
     """The server stops reading in the middle of an event, and goes on when the successor has published it."""
     secured = {"cert_file": str(CERTIFICATES / "server.pem"), "key_file": str(CERTIFICATES / "server.key")}
     options = {"tls_required": True, "tls_ca_file": CERTIFICATES / "ca.pem"} if tls else {}
-    go_on, right, bus_settings = asyncio.Event(), Hands(), BusSettings(duplicate_window_s=1)
-    go_on.set()
+    right, bus_settings = Hands(), BusSettings(duplicate_window_s=1)
     large = testing.event("notification.alert", NotificationEvent("x" * 3_000_000), id="large")
-
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        there_reader, there = await asyncio.open_connection("127.0.0.1", server.port)
-        back = asyncio.create_task(copy(there_reader, writer))
-        await copy(reader, there)
-        there.close()
-        await back
-
-    async def copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with contextlib.suppress(OSError):
-            while data := await reader.read(16384):
-                await go_on.wait()
-                writer.write(data)
-                await writer.drain()
-        writer.close()
-
-    async with EmbeddedServer(config={"tls": secured} if tls else {}) as server:
-        listening = await asyncio.start_server(serve, "127.0.0.1", 0, limit=16384)
+    async with EmbeddedServer(config={"tls": secured} if tls else {}) as server, way_to(server) as way:
         through, to = (
             NatsSettings.model_validate({"url": f"nats://localhost:{port}", **options})
-            for port in (listening.sockets[0].getsockname()[1], server.port)
+            for port in (way.port, server.port)
         )
         async with (
             await JetStreamEventBus.connect(through, bus_settings, groups={}) as paused,
@@ -260,7 +292,7 @@ async def test_the_rest_of_what_the_socket_has_not_taken_leaves_by_a_right_as_we
             writer = client._socket_writer
             assert writer is not None
             writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 65536)
-            go_on.clear()
+            way.free[0].clear()
             publishing = asyncio.create_task(paused.publish_all([large], right=right))
             async with asyncio.timeout(60):
                 while not client.unsent_bytes:  # noqa: ASYNC110  # it has no event
@@ -268,11 +300,10 @@ async def test_the_rest_of_what_the_socket_has_not_taken_leaves_by_a_right_as_we
                 right.ended = True
                 await successor.publish_all([large])
                 await asyncio.sleep(1.5)  # the server forgets, on its own clock
-                go_on.set()
+                way.free[0].set()
                 await paused.publish_all(ticks(1))
             publishing.cancel()
             assert await stored(successor) == ["large", "tick-0"]
-        listening.close()
 
 
 async def test_what_a_connection_that_is_given_up_still_holds_does_not_come_late(
@@ -280,63 +311,22 @@ async def test_what_a_connection_that_is_given_up_still_holds_does_not_come_late
 ) -> None:
     """A server that reads nothing more fills the buffers, here and in the kernel; they go with the connection."""
     monkeypatch.setattr(direct, "UNDELIVERED_MS", 600_000)  # so that it is not the kernel that gives it up
-    arrived = asyncio.Queue[bytes]()
-    go_on = asyncio.Event()
-
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        try:
-            await proxy(reader, writer)
-        finally:
-            writer.close()
-
-    async def proxy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        there_reader, there = await asyncio.open_connection("127.0.0.1", server.port)
-        back = asyncio.create_task(copy(there_reader, writer))
-        try:
-            while data := await reader.read(65536):
-                if b"stop reading" in data:
-                    await go_on.wait()
-                    while rest := await reader.read(65536):
-                        arrived.put_nowait(rest)
-                    arrived.put_nowait(b"")
-                    return
-                there.write(data)
-        except ConnectionResetError:
-            arrived.put_nowait(b"")
-        finally:
-            back.cancel()
-            there.close()
-
-    async def copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        while data := await reader.read(65536):
-            writer.write(data)
-
-    async with EmbeddedServer() as server:
-        listening = await asyncio.start_server(serve, "127.0.0.1", 0)
-        port = listening.sockets[0].getsockname()[1]
-        async with await connect_nats(NatsSettings(url=f"nats://127.0.0.1:{port}")) as connection:
+    async with EmbeddedServer() as server, way_to(server) as way:
+        settings = NatsSettings(url=f"nats://127.0.0.1:{way.port}")
+        async with await connect_nats(settings) as connection, asyncio.timeout(60):
             client = connection.client
             writer = client._socket_writer
             assert writer is not None
             option = writer.get_extra_info("socket").getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT)
             assert option == 600_000
-            client.send("stop reading", b"")
-            await asyncio.sleep(0)
-            given = 0
+            before, given = way.passed[0], 0
+            way.free[0].clear()
             while not client.unsent_bytes:
                 client.write_now([b"PUB much 65536\r\n" + bytes(65536) + b"\r\n"])
                 given += 65536
             await client.force_reconnect()
-            async with asyncio.timeout(60):
-                await connection.connected.wait()
-                while connection.reconnects == 0:  # noqa: ASYNC110  # it has no event
-                    await asyncio.sleep(0.01)
-            go_on.set()
-            async with asyncio.timeout(60):
-                last = await arrived.get()
-            while last:  # it ends with the reset
-                given -= len(last)
-                async with asyncio.timeout(60):
-                    last = await arrived.get()
-            assert given > 0
-        listening.close()
+            while connection.reconnects == 0:  # noqa: ASYNC110  # it has no event
+                await asyncio.sleep(0.01)
+            way.free[0].set()
+            await way.ended[0].wait()
+            assert way.passed[0] - before < given
