@@ -352,7 +352,7 @@ class GroupConsumer:
                 return True
         self._waiting = deque(each for each in self._waiting if each.session != session)  # they come again
         if session == self._session:
-            logger.warning("group %s: it may not begin where it should: beginning again", self.group)
+            logger.info("group %s: its consumer was moved, or the log was trimmed: beginning again", self.group)
             self._renew()
         return False
 
