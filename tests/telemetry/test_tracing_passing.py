@@ -63,6 +63,9 @@ async def test_of_an_event_that_passes_nothing_is_traced() -> None:
     assert hands.passes(delivered(event), 0)
     assert process.tracing.leaves_out([of_strategy(event)])
     await process.publish(of_strategy(event))
+    assert process.tracing.leaves_out([of_strategy(event), of_strategy(event)])
+    assert not process.tracing.leaves_out([of_strategy(event), of_strategy(heard("ETHUSDT"))])
+    assert not process.tracing.leaves_out([of_strategy(event), decision(cause=event)])
     assert hands.turn is None
     assert process.spans == []
 

@@ -186,14 +186,15 @@ class Tracing:
         self._roots[trace] = span
 
     def leaves_out(self, events: Sequence[Event]) -> bool:
-        """Tell at once of the most frequent case, one event that came of one that is not traced, that it is not either."""
+        """Tell at once of the most frequent case, events that came of one that is not traced, that they are not either."""
         hands = self.latest
-        if hands is None or hands.turn is not None or len(events) != 1:
+        if hands is None or hands.turn is not None or hands.passing is None:
             return False
-        passing, event = hands.passing, events[0]
-        if passing is None or event.causation_id != passing.event.id or event.source != hands.place.group:
-            return False
-        return event.type in FREQUENT
+        cause, group = hands.passing.event.id, hands.place.group
+        for event in events:
+            if event.causation_id != cause or event.source != group or event.type not in FREQUENT:
+                return False
+        return True
 
     async def publish(self, events: Sequence[Event], publish_all: PublishAll) -> None:
         """Publish, with the header that says what is traced; spans end when the log has acknowledged."""
@@ -267,6 +268,9 @@ class Tracing:
         return None if hands is None else hands.look()
 
     def _hands(self, event_id: str, group: str) -> Handling | None:
+        latest = self.latest
+        if latest is not None and latest.place.group == group and latest.has(event_id):
+            return latest
         found = self.in_hand.get(group, _NOTHING).get(event_id)
         if found is None:
             found = next(
