@@ -9,6 +9,8 @@ from importlib.metadata import version
 from typing import Any, Final
 
 from opentelemetry.exporter.otlp.proto.common.trace_encoder import encode_spans
+from opentelemetry.proto.trace.v1.trace_pb2 import ResourceSpans
+from opentelemetry.proto.trace.v1.trace_pb2 import Span as Message
 from opentelemetry.sdk.environment_variables import OTEL_PYTHON_SDK_INTERNAL_METRICS_ENABLED as _COUNTED
 from opentelemetry.sdk.resources import OTELResourceDetector, Resource
 from opentelemetry.sdk.trace import Event as SpanEvent
@@ -19,8 +21,7 @@ from opentelemetry.trace import Link, SpanContext, SpanKind, Status, StatusCode,
 
 from botplatform.errors import MissingExtra
 from botplatform.telemetry.attributes import attributes_of
-from botplatform.telemetry.otlp_bytes import Resource as Encoded
-from botplatform.telemetry.otlp_bytes import encode_request, encode_span
+from botplatform.telemetry.otlp_messages import encode_request, message_of
 from botplatform.telemetry.spans import Span
 
 __all__ = ["OtelSender", "make_exporter", "to_readable"]
@@ -48,7 +49,7 @@ class OtelSender:
         self._alone = alone
         self._closed = False
         self._resources: dict[str, Resource] = {}
-        self._encoded: dict[str, Encoded] = {}
+        self._origins: dict[str, ResourceSpans] = {}
         # Found out here, as the process starts: it takes long, and the first spans are sent while engines work.
         self._given = OTELResourceDetector().detect()
         ours = Resource({"service.instance.id": instance, "service.version": version("botplatform")})
@@ -76,16 +77,16 @@ class OtelSender:
         return [to_readable(span, self._resource(span.service), self._system) for span in spans]
 
     def _encode(self, spans: Sequence[Span]) -> bytes:
-        by_service: dict[str, list[bytes]] = {}
+        by_service: dict[str, list[Message]] = {}
         for span in spans:
             made = by_service.get(span.service)
             if made is None:
                 made = by_service[span.service] = []
-                if span.service not in self._encoded:
+                if span.service not in self._origins:
                     plain = to_readable(span, self._resource(span.service), self._system)
-                    self._encoded[span.service] = _encoded(plain)
-            made.append(encode_span(span, self._system))
-        return encode_request((self._encoded[service], made) for service, made in by_service.items())
+                    self._origins[span.service] = _origin_of(plain)
+            made.append(message_of(span, self._system))
+        return encode_request((self._origins[service], made) for service, made in by_service.items())
 
     def _resource(self, service: str) -> Resource:
         found = self._resources.get(service)
@@ -97,12 +98,11 @@ class OtelSender:
         return found
 
 
-def _encoded(span: ReadableSpan) -> Encoded:
-    """Return the resource and the scope of a span as the SDK encodes them."""
+def _origin_of(span: ReadableSpan) -> ResourceSpans:
+    """Return the resource and the scope of a span as the SDK writes them."""
     (made,) = encode_spans([span]).resource_spans
-    return Encoded(
-        made.resource.SerializeToString(), made.scope_spans[0].scope.SerializeToString(), made.schema_url.encode()
-    )
+    del made.scope_spans[0].spans[:]
+    return made
 
 
 def _post(exporter: SpanExporter) -> Callable[[bytes], bool] | None:

@@ -9,11 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from opentelemetry.exporter.otlp.proto.common.trace_encoder import encode_spans
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
-from opentelemetry.sdk.resources import Resource as SdkResource
+from opentelemetry.proto.trace.v1.trace_pb2 import ResourceSpans, ScopeSpans
+from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace.export import ConsoleSpanExporter
 
 from botplatform.telemetry.otlp import OtelSender, make_exporter, to_readable
-from botplatform.telemetry.otlp_bytes import Resource, encode_request, encode_span
+from botplatform.telemetry.otlp_messages import encode_request, message_of
 from botplatform.telemetry.spans import Failure, Kind, Link, Note, Span
 from botplatform.testing import market, order, signal
 
@@ -46,21 +47,17 @@ spans = st.builds(
 
 @given(st.lists(spans, min_size=1, max_size=4))
 def test_what_is_written_is_what_the_sdk_makes_of_the_same_spans(made: list[Span]) -> None:
-    resource = SdkResource({"service.name": "x", "process.pid": 7}, "https://example.org/schema")
+    resource = Resource({"service.name": "x", "process.pid": 7}, "https://example.org/schema")
     theirs = encode_spans([to_readable(span, resource, "nats") for span in made])
     (group,) = theirs.resource_spans
-    about = Resource(
-        group.resource.SerializeToString(),
-        group.scope_spans[0].scope.SerializeToString(),
-        group.schema_url.encode(),
-    )
-    ours = encode_request([(about, [encode_span(span, "nats") for span in made])])
+    ours = encode_request([(group, [message_of(span, "nats") for span in made])])
     assert ExportTraceServiceRequest.FromString(ours) == theirs
 
 
 def test_half_a_character_loses_no_batch() -> None:
     made = Span("signals", "x\ud800", Kind.INTERNAL, "1" * 32, "2" * 16, "", 1, 2, None, {"a": "b\ud800"})
-    request = encode_request([(Resource(b"", b""), [encode_span(made, "nats")])])
+    origin = ResourceSpans(scope_spans=[ScopeSpans()])
+    request = encode_request([(origin, [message_of(made, "nats")])])
     (found,) = ExportTraceServiceRequest.FromString(request).resource_spans[0].scope_spans[0].spans
     assert (found.name, found.attributes[0].value.string_value) == ("x?", "b?")
 
