@@ -49,8 +49,8 @@ class Fate(NamedTuple):
         return {"double": (here, ""), "any": ("",), "pause": (f"{here}:pause",)}.get(self.kind, (here,))
 
 
-_STEPS = [point for point in POINTS if point.partition(".")[0] not in ("claim", "takeover")]
-_TAKING = [point for point in POINTS if point not in _STEPS]
+_TAKING = [point for point in POINTS if point.partition(".")[0] in ("claim", "takeover")]
+_STEPS = [point for point in POINTS if point not in (*_TAKING, "socket.before")]  # that comes right behind write.before
 _KINDS = ("join", "double", "pause", "double", "again", "again", "any")
 
 
