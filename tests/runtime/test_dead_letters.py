@@ -17,7 +17,7 @@ from botplatform.bus.server import EmbeddedServer
 from botplatform.core.engine import Emit, Output
 from botplatform.core.events import Event, MarketEvent, Severity, SignalEvent, SystemEvent, to_wire
 from botplatform.core.seam import SystemClock
-from botplatform.errors import InvalidEvent, StreamError
+from botplatform.errors import Fenced, InvalidEvent, StreamError
 from botplatform.runtime.checkpoint import BucketCheckpoints
 from botplatform.runtime.dead_letters import DeadLetter, Ruling, StreamDeadLetters, Verdict
 from botplatform.runtime.replay import LogReplay
@@ -235,3 +235,38 @@ async def test_what_is_no_id_is_refused_and_an_unknown_one_is_nothing(bus: JetSt
     with pytest.raises(InvalidEvent, match="dlq list"):
         await letters_of(bus).get("nonsense")
     assert await letters_of(bus).get("counting-7") is None
+
+
+async def test_who_was_paused_while_lifting_a_quarantine_does_not_lift_that_of_the_next_owner(
+    bus: JetStreamEventBus,
+) -> None:
+    letters = letters_of(bus)
+    await letters.hold("portfolio", "BTCUSDT", "portfolio-7")
+
+    class Paused:
+        """A right that somebody takes over right after it was looked at, and that comes back."""
+
+        ended = False
+        left_s = 1.0
+        looks = 0
+
+        @property
+        def valid(self) -> bool:
+            self.looks += 1
+            return self.looks == 1
+
+        async def wait_valid(self) -> None:
+            raise Fenced("for ever")
+
+    class Slow(DeadLetterStream):
+        async def put(self, subject: str, data: bytes, headers: dict[str, str], *, expected: int | None = None) -> bool:
+            await letters.hold("portfolio", "BTCUSDT", "portfolio-9")
+            return await super().put(subject, data, headers, expected=expected)
+
+    right = Paused()
+    with pytest.raises(Fenced):
+        await StreamDeadLetters(Slow(bus.connection, "EVENTS")).hold("portfolio", "BTCUSDT", "", right=right)
+    assert right.looks == 2
+    assert await letters.held_for("portfolio", "BTCUSDT") == "portfolio-9"
+    await letters.hold("portfolio", "BTCUSDT", "")
+    assert not await letters.held_for("portfolio", "BTCUSDT")

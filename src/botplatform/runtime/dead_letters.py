@@ -18,6 +18,7 @@ from botplatform.bus.jetstream.dead_letters import (
     original_headers,
 )
 from botplatform.bus.jetstream.setup import partition_consumer
+from botplatform.core.event_bus import Right
 from botplatform.core.events import Event, from_wire, to_wire
 from botplatform.errors import InvalidEvent, StreamError
 from botplatform.events.rules import as_token
@@ -154,8 +155,11 @@ class DeadLetters(Protocol):
         With `unless_changed`, raise `StreamError` when somebody else has ruled since the letter was read.
         """
 
-    async def hold(self, engine: str, symbol: str, letter_id: str) -> None:
-        """Say that a symbol is quarantined for a letter; for an empty id, that it no longer is."""
+    async def hold(self, engine: str, symbol: str, letter_id: str, *, right: Right | None = None) -> None:
+        """Say that a symbol is quarantined for a letter; for an empty id, that it no longer is.
+
+        By a `right`, that changes nothing which somebody else has said since that was looked at.
+        """
 
     async def held_for(self, engine: str, symbol: str) -> str:
         """Return the id of the letter that a symbol is quarantined for; empty when it is not."""
@@ -194,7 +198,7 @@ class MemoryDeadLetters:
         self._place += 1
         self.letters[letter.id] = replace(letter, ruling=ruling, revision=self._place)
 
-    async def hold(self, engine: str, symbol: str, letter_id: str) -> None:
+    async def hold(self, engine: str, symbol: str, letter_id: str, *, right: Right | None = None) -> None:  # noqa: ARG002  # one process
         """Say for what a symbol is quarantined."""
         self._held[engine, symbol] = letter_id
 
@@ -261,9 +265,15 @@ class StreamDeadLetters:
         if not await self._stream.put(subject, data, {"Nats-TTL": _kept(letter)}, expected=expected):
             raise _changed(letter)
 
-    async def hold(self, engine: str, symbol: str, letter_id: str) -> None:
+    async def hold(self, engine: str, symbol: str, letter_id: str, *, right: Right | None = None) -> None:
         """Say for what a symbol is quarantined."""
-        await self._stream.put(f"dlq.{engine}.{as_token(symbol)}.held", letter_id.encode(), {"Nats-TTL": FOR_EVER})
+        subject, stored = f"dlq.{engine}.{as_token(symbol)}.held", False
+        while not stored:
+            found = await self._stream.last(subject)
+            if right is not None and not right.valid:
+                await right.wait_valid()  # for ever, until cancelled, when somebody has taken over
+            expected = 0 if found is None else found.sequence
+            stored = await self._stream.put(subject, letter_id.encode(), {"Nats-TTL": FOR_EVER}, expected=expected)
 
     async def held_for(self, engine: str, symbol: str) -> str:
         """Return what a symbol is quarantined for, as the leader has it."""

@@ -169,9 +169,7 @@ class PoisonHandling(ABC):
 
     async def _hold(self, symbol: str, letter_id: str) -> None:
         """Say, for the gates before the venue, what a symbol is quarantined for."""
-        if self._right is not None and not self._right.valid:
-            await self._right.wait_valid()
-        await self._letters.hold(self.name, symbol, letter_id)
+        await self._letters.hold(self.name, symbol, letter_id, right=self._right)
 
     async def _rebuild(self, until: int) -> None:
         """Throw the half-changed engine away, and rebuild it from checkpoint and log."""

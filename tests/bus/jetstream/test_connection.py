@@ -7,11 +7,12 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import nats.errors
 import pytest
 from pydantic import SecretStr
 
 from botplatform.bus.jetstream import connect_nats
-from botplatform.bus.server import find_binary
+from botplatform.bus.server import EmbeddedServer, find_binary
 from botplatform.errors import BusError
 from botplatform.settings import NatsSettings
 
@@ -105,3 +106,21 @@ async def test_a_server_that_comes_a_little_later_is_waited_for(tmp_path: Path) 
     await connection.close()
     process.terminate()
     await process.wait()
+
+
+async def test_what_is_asked_fails_at_once_when_the_connection_is_lost(tmp_path: Path) -> None:
+    """Not when its time is over: a process that is back at once has to renew what it owns."""
+    async with EmbeddedServer(tmp_path) as server:
+        settings = NatsSettings(url=server.url, request_timeout_s=300)
+        async with await connect_nats(settings) as connection:
+            await connection.client.subscribe("deaf")  # it never answers
+            asking = asyncio.create_task(connection.request("deaf", b""))
+            async with asyncio.timeout(60):
+                while not connection._asking:  # noqa: ASYNC110  # every turn of the loop counts
+                    await asyncio.sleep(0)
+                await connection.client.flush()
+                await connection.client.force_reconnect()
+                with pytest.raises(nats.errors.Error, match="the connection was lost before the answer came"):
+                    await asking
+                await connection.connected.wait()
+                assert await connection.api("INFO")

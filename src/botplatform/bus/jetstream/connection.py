@@ -196,7 +196,10 @@ class Connection:
     async def request(
         self, subject: str, data: bytes, *, timeout_s: float | None = None, headers: dict[str, str] | None = None
     ) -> Msg:
-        """Ask whoever listens there; raise what nats-py raises, and `PermissionDenied` as soon as the server says so."""
+        """Ask whoever listens there; raise what nats-py raises, and `PermissionDenied` as soon as the server says so.
+
+        Raises as soon as the connection is lost: no answer comes on the next one.
+        """
         refused: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         waiting = self._asking.setdefault(subject.lower(), set())
         waiting.add(refused)
@@ -209,7 +212,8 @@ class Connection:
             return refused.result()  # type: ignore[return-value]  # it only ever raises
         finally:
             asking.cancel()
-            refused.cancel()
+            if not refused.cancel() and not refused.cancelled():
+                refused.exception()  # both came at once: it is known
             waiting.discard(refused)
             if not waiting:
                 self._asking.pop(subject.lower(), None)
@@ -284,9 +288,7 @@ class Connection:
         logger.error("%s", error)
         if kind == "subscription":
             self._denied[subject.lower()] = error
-        for refused in list(waiting):
-            if not refused.done():
-                refused.set_exception(error)
+        _refuse(waiting, error)
         for call in self.on_denied:
             call(error)
 
@@ -314,6 +316,9 @@ class Connection:
         if self._closing:
             return
         logger.warning("lost the connection to NATS at %s: reconnecting", self.where)
+        _refuse(
+            set().union(*self._asking.values()), nats.errors.Error("the connection was lost before the answer came")
+        )
         for call in self.on_lost:
             call()
 
@@ -342,6 +347,12 @@ async def connect_nats(settings: NatsSettings, *, name: str = "botplatform", clo
     connection = Connection(settings, clock)
     await connection.open(name)
     return connection
+
+
+def _refuse(waiting: set[asyncio.Future[None]], error: Exception) -> None:
+    for refused in waiting:
+        if not refused.done():
+            refused.set_exception(error)
 
 
 def _reason(error: BaseException) -> str:
