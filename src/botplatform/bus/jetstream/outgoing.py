@@ -98,8 +98,12 @@ class _Look:
         return True
 
     def __call__(self) -> bool:
-        in_time = not self._until_ns or self._clock.monotonic_ns() < self._until_ns
-        return in_time and all(right.valid for right in self._rights)
+        if self._until_ns and self._clock.monotonic_ns() >= self._until_ns:
+            return False
+        for right in self._rights:  # noqa: SIM110  # three times as fast as `all`
+            if not right.valid:
+                return False
+        return True
 
 
 class Outgoing:

@@ -327,10 +327,8 @@ class Publisher:
         for number, sent in list(self._unacknowledged.items()):
             right = sent.batch.right
             while right is not None and not right.valid and number in self._unacknowledged:
-                if right.ended:
-                    sent.batch.waiting += (
-                        1  # its publisher waits until it is cancelled: nobody can say what became of it
-                    )
+                if right.ended:  # its publisher waits until it is cancelled: nobody can say what became of it
+                    sent.batch.waiting += 1
                     self._take(number)
                 else:
                     await self._clock.sleep(RETRY_S)
