@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Iterator
 
-import nats
 import pytest
 
+from benches.buses import wipe
 from botplatform.bus.jetstream import JetStreamEventBus
 from botplatform.bus.server import EmbeddedServer
 from botplatform.settings import BusSettings, NatsSettings
@@ -23,12 +23,7 @@ def nats_server() -> Iterator[EmbeddedServer]:
 
 @pytest.fixture
 async def empty_server(nats_server: EmbeddedServer) -> EmbeddedServer:
-    client = await nats.connect(nats_server.url)
-    manager = client.jsm()
-    for stream in await manager.streams_info():
-        assert stream.config.name is not None
-        await manager.delete_stream(stream.config.name)
-    await client.close()
+    await wipe(nats_server)
     return nats_server
 
 
