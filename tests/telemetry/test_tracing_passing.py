@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
+from types import FrameType
 
 import pytest
 
@@ -10,6 +12,7 @@ from botplatform.core.event_bus import Delivery
 from botplatform.core.events import Event
 from botplatform.core.seam import SystemClock
 from botplatform.telemetry.handling import Handling
+from botplatform.telemetry.nesting import Nested
 from botplatform.telemetry.sampling import Sampler
 from botplatform.telemetry.span_ids import consumer_id, producer_id, traceparent
 from botplatform.telemetry.spans import Span
@@ -22,7 +25,9 @@ class Process:
 
     def __init__(self) -> None:
         self.spans: list[Span] = []
-        self.tracing = Tracing(Sampler(1.0), self.spans.append, SystemClock(), engines=("strategy",), headers=True)
+        self.tracing = Tracing(
+            Sampler(1.0), self.spans.append, SystemClock(), engines=("strategy",), headers=True, nest=Nested
+        )
 
     def hands(self, partition: int) -> Handling:
         return self.tracing.handling(Place("strategy", partition, f"strategy-{partition}"))
@@ -121,3 +126,26 @@ async def test_what_an_event_fails_with_is_told_where_it_has_a_span() -> None:
     failure = process.spans[1].failure
     assert failure is not None
     assert (failure.type, failure.text) == ("ValueError", "wrong")
+
+
+@pytest.mark.parametrize("sampled", [False, True])
+async def test_only_what_is_sampled_calls_opentelemetry(*, sampled: bool) -> None:
+    process, event, called = Process(), heard(), set[str]()
+    hands, delivery = process.hands(1), delivered(event, sampled=sampled)
+
+    def note(frame: FrameType, _what: str, _about: object) -> None:
+        called.add(frame.f_globals.get("__name__", "").partition(".")[0])
+
+    sys.setprofile(note)
+    try:
+        if hands.passes(delivery, 0):
+            await process.publish(of_strategy(event))
+            hands.end()
+        else:
+            with hands.take(delivery, 0):
+                await process.publish(of_strategy(event))
+    finally:
+        sys.setprofile(None)
+    assert "botplatform" in called
+    assert ("opentelemetry" in called) is sampled
+    assert len(process.spans) == (2 if sampled else 0)
